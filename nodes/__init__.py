@@ -1,0 +1,11 @@
+"""The pack's nodes: schema and wiring, one technique per file."""
+
+from comfy_api.latest import io
+
+from . import attention_controller, refine, reweight, word_swap
+
+MODULES = (word_swap, refine, reweight, attention_controller)
+
+
+def all_nodes() -> list[type[io.ComfyNode]]:
+    return [node for module in MODULES for node in module.NODES]

@@ -1,0 +1,71 @@
+"""AttentionController: puts edits on a model, as one batch of source and edited pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .host.control import control
+from .host.prompts import Edit
+from .sockets import EditSocket, RecordSocket
+
+MORE_EDITS = [f"edit_{number}" for number in range(2, 9)]
+
+
+class AttentionController(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2PAttentionController",
+            display_name="P2P Attention Controller",
+            category="p2p",
+            description="Makes source and edited pictures side by side: wire model, positive and "
+            "latent to any sampler. Every picture of the latent becomes a group [source, edit, "
+            "edit_2, …]. Works with the ordinary samplers and beside other model patches. "
+            "(Prompt-to-Prompt, arXiv:2208.01626)",
+            search_aliases=["prompt to prompt", "p2p", "attention control", "word edit"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.x model, also with LoRAs."),
+                io.Latent.Input("latent", tooltip="Size and number of pictures, as for a sampler."),
+                EditSocket.Input("edit", tooltip="The edit to carry out."),
+                *(
+                    EditSocket.Input(
+                        name, optional=True, tooltip="A further edit of the same source prompt."
+                    )
+                    for name in MORE_EDITS
+                ),
+                io.Int.Input(
+                    "self_replace_tokens",
+                    default=0,
+                    min=0,
+                    max=1 << 20,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Self-attention is taken from the source in layers of at most so many "
+                    "image positions. 0: a quarter of the latent's, at least 1024 (the paper's "
+                    "32x32 at 512 px).",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Conditioning.Output(display_name="positive"),
+                io.Latent.Output(display_name="latent"),
+                RecordSocket.Output(display_name="record"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        latent: dict,
+        edit: Edit,
+        self_replace_tokens: int = 0,
+        **more_edits: Edit | None,
+    ) -> io.NodeOutput:
+        more = [more_edits[name] for name in MORE_EDITS if more_edits.get(name) is not None]
+        return io.NodeOutput(*control(model, latent, [edit, *more], self_replace_tokens))
+
+
+NODES = [AttentionController]

@@ -1,0 +1,99 @@
+"""What the edit nodes share: their inputs, and how texts become an edit."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..p2p_core.alignment import Aligner
+from ..p2p_core.edits import prompt_edit, with_word_window
+from ..p2p_core.prompt import Prompt
+from ..p2p_core.schedule import checked_window, parse_word_windows
+from .host.prompts import Edit, find_columns, read_prompt
+
+CROSS_REPLACE_STEPS = 0.8
+SELF_REPLACE_STEPS = 0.4
+
+
+def edit_inputs() -> list[io.Input]:
+    """Inputs of a node that edits a source prompt into a target prompt."""
+    return [
+        io.Clip.Input("clip", tooltip="The CLIP of the checkpoint that will be sampled."),
+        io.String.Input(
+            "source_prompt",
+            multiline=True,
+            tooltip="The prompt of the source picture. Weights, embeddings and long prompts work.",
+        ),
+        io.String.Input(
+            "target_prompt",
+            multiline=True,
+            tooltip="The prompt of the edited picture; it may have more or fewer words.",
+        ),
+        _share_input(
+            "cross_replace_steps",
+            CROSS_REPLACE_STEPS,
+            "Share of the steps, from the first, in which the edited picture looks at the words "
+            "where the source does. Higher keeps more of the layout (paper: 0.2 to 0.8).",
+        ),
+        _share_input(
+            "self_replace_steps",
+            SELF_REPLACE_STEPS,
+            "Share of the steps, from the first, in which the edited picture takes the source's "
+            "self-attention. Higher keeps more of the shapes (paper: 0 to 0.8; 0.4 is usual).",
+        ),
+        io.String.Input(
+            "word_windows",
+            default="",
+            multiline=True,
+            optional=True,
+            tooltip="Optional. One line per word of the target prompt, 'word: start-end' as shares "
+            "of the steps, instead of cross_replace_steps for that word. With "
+            "cross_replace_steps 0 only the named words keep the source's attention.",
+        ),
+    ]
+
+
+def _share_input(name: str, default: float, tooltip: str) -> io.Input:
+    return io.Float.Input(
+        name, default=default, min=0.0, max=1.0, step=0.05, round=False, optional=True, tooltip=tooltip
+    )
+
+
+def make_edit(
+    clip: Any,
+    source_prompt: str,
+    target_prompt: str,
+    align: Aligner,
+    cross_replace_steps: float,
+    self_replace_steps: float,
+    word_windows: str,
+) -> Edit:
+    """The P2P_EDIT of two prompts; ValueError for an empty prompt or a bad window."""
+    source = _nonempty(read_prompt(clip, source_prompt), "source_prompt")
+    target = _nonempty(read_prompt(clip, target_prompt), "target_prompt")
+    edit = prompt_edit(
+        source,
+        target,
+        align,
+        checked_window(0.0, cross_replace_steps, "cross_replace_steps"),
+        checked_window(0.0, self_replace_steps, "self_replace_steps"),
+    )
+    for word, window in parse_word_windows(word_windows):
+        edit = with_word_window(edit, find_columns(clip, target, word), window)
+    return Edit(clip, edit)
+
+
+def _nonempty(prompt: Prompt, name: str) -> Prompt:
+    if not prompt.words:
+        raise ValueError(f"{name} is empty. Describe the picture in words; those can be edited.")
+    return prompt
+
+
+def split_phrases(words: str) -> list[str]:
+    """Phrases separated by commas or lines; ValueError if there is none."""
+    phrases = [phrase.strip() for phrase in re.split(r"[,\n]", words) if phrase.strip()]
+    if not phrases:
+        raise ValueError("words is empty. Name at least one word of the target prompt.")
+    return phrases

@@ -1,0 +1,1 @@
+"""The only code that knows the host: models, prompts, attention, sampling, noise."""

@@ -1,0 +1,175 @@
+"""Attention control inside one sampling run of a UNet.
+
+Nothing is patched on the model: while the run lasts, an APPLY_MODEL wrapper adds our patches to the
+call's own transformer_options. It binds late, so it finds and keeps whatever other packs put on the
+same layers, in whichever order the nodes stand in the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence, Set
+from functools import partial
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import comfy.ldm.modules.attention as host_attention
+import torch
+from torch import Tensor
+
+from ...p2p_core.attention import (
+    CrossEdit,
+    Rows,
+    cross_attention_change,
+    edit_rows,
+    edited_cross_attention,
+    inject_self_attention,
+)
+from ...p2p_core.edits import PromptEdit
+from ...p2p_core.schedule import step_index
+from .models import Layer
+
+
+class _Call(NamedTuple):
+    """What one model call asks of the attention layers; None where they stay as they are."""
+
+    cross: CrossEdit | None
+    self_rows: Rows | None
+
+
+class AttentionControl:
+    """Applies the edits of one run, and notes which layers it reached."""
+
+    def __init__(
+        self,
+        edits: Sequence[PromptEdit],
+        layers: Sequence[Layer],
+        sigmas: Sequence[float],
+        self_attention_limit: int,
+        chunks: Set[UUID],
+    ) -> None:
+        self.edits = edits
+        self.layers = layers
+        self.sigmas = sigmas
+        self.self_attention_limit = self_attention_limit
+        self.chunks = chunks
+        self.reached: dict[str, set[Layer]] = {"attn1": set(), "attn2": set()}
+        self._calls: dict[Hashable, _Call] = {}
+
+    def apply_model(
+        self,
+        executor: Callable,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """The APPLY_MODEL wrapper: edits the tagged chunks of this call."""
+        options = dict(transformer_options or {})
+        offsets = self._chunk_offsets(options, x.shape[0])
+        if offsets and c_crossattn is not None:
+            self._install(options, self._call(options, offsets, x, c_crossattn.shape[1]))
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    def check_reached(self) -> None:
+        """Raise ValueError if an edit should have acted on a layer where it did not.
+
+        A patch that does not fire would leave the picture unedited without a word.
+        """
+        if not self.reached["attn2"]:
+            raise ValueError(
+                "The edited prompt was never evaluated in this run, so nothing was edited. Remove "
+                "what limits the controller's positive to other steps, or sample those steps."
+            )
+        missed = [layer for layer in self.layers if layer not in self.reached["attn2"]]
+        if missed and self._ever_active():
+            raise ValueError(
+                f"The edit did not reach {len(missed)} of {len(self.layers)} attention layers "
+                f"({', '.join(f'{n} {i}.{j}' for n, i, j in missed[:4])} …), so the picture is not "
+                "what was asked for. Another node replaces these layers: remove it or bypass it."
+            )
+
+    def _ever_active(self) -> bool:
+        steps = len(self.sigmas) - 1
+        return any(edit.at(i, steps).cross_attention for edit in self.edits for i in range(steps))
+
+    def _chunk_offsets(self, options: dict, rows: int) -> tuple[int, ...]:
+        """First rows of the tagged chunks in a batch of ``rows`` rows."""
+        uuids = options.get("uuids", ())
+        size = rows // max(len(uuids), 1)
+        return tuple(i * size for i, uuid in enumerate(uuids) if uuid in self.chunks)
+
+    def _call(self, options: dict, offsets: tuple[int, ...], x: Tensor, tokens: int) -> _Call:
+        """This call's edit; the last one is kept, for samplers that stay on a step."""
+        step = step_index(float(options["sigmas"].max()), self.sigmas)
+        groups = x.shape[0] // len(options["uuids"]) // (1 + len(self.edits))
+        key = (step, tokens, offsets, groups, x.device)
+        if key not in self._calls:
+            chunks = [edit_rows(groups, len(self.edits), offset) for offset in offsets]
+            rows = Rows(*(torch.cat(part) for part in zip(*chunks, strict=True)))
+            self._calls = {key: self._prepare(step, tokens, rows, x.device)}
+        return self._calls[key]
+
+    def _prepare(self, step: int, tokens: int, rows: Rows, device: torch.device) -> _Call:
+        steps = len(self.sigmas) - 1
+        states = [edit.tiled(tokens).at(step, steps) for edit in self.edits]
+        states *= len(rows.edited) // len(states)
+        cross = self_rows = None
+        if any(state.cross_attention for state in states):
+            cross = CrossEdit(
+                rows.to(device),
+                torch.stack([state.source_map for state in states]).to(device),
+                torch.stack([state.target_weight for state in states]).to(device),
+            )
+        injected = torch.tensor([state.self_attention for state in states])
+        if injected.any():
+            self_rows = Rows(rows.source[injected], rows.edited[injected]).to(device)
+        return _Call(cross, self_rows)
+
+    def _install(self, options: dict, call: _Call) -> None:
+        """Put our patches into this call's options, around those that are there already."""
+        patches = dict(options.get("patches", {}))
+        patches["attn1_patch"] = [partial(self._attn1, call), *patches.get("attn1_patch", [])]
+        replace = dict(options.get("patches_replace", {}))
+        previous = replace.get("attn2", {})
+        ours = {
+            layer: partial(self._attn2, call, previous.get(layer, previous.get(layer[:2])))
+            for layer in self.layers
+        }
+        replace["attn2"] = {**previous, **ours}
+        options["patches"], options["patches_replace"] = patches, replace
+
+    def _attn1(self, call: _Call, n: Tensor, context: Tensor, value: Tensor, extra: dict) -> tuple:
+        """Before projection: queries and keys of the edited rows become the source's."""
+        self.reached["attn1"].add(_layer(extra))
+        if call.self_rows is None or n.shape[1] > self.self_attention_limit:
+            return n, context, value
+        queries = inject_self_attention(n, call.self_rows)
+        keys = queries if context is n else inject_self_attention(context, call.self_rows)
+        return queries, keys, value
+
+    def _attn2(
+        self, call: _Call, previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra: dict
+    ) -> Tensor:
+        """Instead of the layer's own attention, or around another pack's replacement."""
+        self.reached["attn2"].add(_layer(extra))
+        attend = partial(_host_attention, extra)
+        if call.cross is None:
+            return attend(q, k, v) if previous is None else previous(q, k, v, extra)
+        if previous is None:
+            return edited_cross_attention(attend, q, k, v, call.cross)
+        change = cross_attention_change(attend, q, k, v, call.cross)
+        return previous(q, k, v, extra).index_add(0, call.cross.rows.edited, change)
+
+
+def _layer(extra: dict) -> Layer:
+    return Layer(*extra["block"], extra["block_index"])
+
+
+def _host_attention(extra: dict, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The attention function that the host would have used in this layer. (B, Q, heads * C)"""
+    return host_attention.optimized_attention(
+        q, k, v, extra["n_heads"], attn_precision=extra["attn_precision"], transformer_options=extra
+    )

@@ -1,0 +1,90 @@
+"""From edits to what a sampler needs: a controlled model, a positive and a latent of their rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from torch import Tensor
+
+from ...p2p_core.record import Record
+from .models import text_attention_layers, text_width
+from .prompts import Edit, encode_rows
+from .sampling import ControlPlan, tagged, with_control
+
+
+def control(
+    model: Any, latent: dict, edits: Sequence[Edit], self_replace_tokens: int
+) -> tuple[Any, list[list], dict, Record]:
+    """The AttentionController's outputs (model, positive, latent, record).
+
+    Raises ValueError for edits that do not belong together and for models that cannot be edited.
+    """
+    layers = text_attention_layers(model)
+    _check_same_source(edits)
+    first = edits[0]
+    texts = [first.prompt_edit.source.text, *(edit.prompt_edit.target.text for edit in edits)]
+    positive = encode_rows(first.clip, texts)
+    _check_width(model, positive[0][0])
+    plan = ControlPlan(
+        tag=uuid4().hex,
+        edits=tuple(edit.prompt_edit for edit in edits),
+        tokens=positive[0][0].shape[1],
+        layers=layers,
+        self_attention_limit=self_replace_tokens or None,
+    )
+    patched = with_control(model, plan)
+    return patched, tagged(positive, plan.tag), expand_latent(latent, plan.group), Record(plan.edits)
+
+
+def _check_same_source(edits: Sequence[Edit]) -> None:
+    first = edits[0]
+    for number, edit in enumerate(edits[1:], start=2):
+        if edit.prompt_edit.source.text != first.prompt_edit.source.text:
+            raise ValueError(
+                f"All edits of one AttentionController change the same source, but edit has the "
+                f"source prompt {first.prompt_edit.source.text!r} and another edit "
+                f"(number {number}) has {edit.prompt_edit.source.text!r}. Use one controller for "
+                "each source."
+            )
+        if edit.clip is not first.clip:
+            raise ValueError(
+                "The edits of one AttentionController were made with different CLIPs. Wire the "
+                "same CLIP output to all of them."
+            )
+
+
+def _check_width(model: Any, cross_attn: Tensor) -> None:
+    expected, got = text_width(model), cross_attn.shape[-1]
+    if got != expected:
+        raise ValueError(
+            f"The model reads text of width {expected}, but the edit's CLIP writes width {got}. "
+            "Use the CLIP that was loaded with this model."
+        )
+
+
+def expand_latent(latent: dict, group: int) -> dict:
+    """The LATENT with every picture repeated ``group`` times, all from the same noise.
+
+    samples: (B, C, h, w) -> (B * group, C, h, w); batch_index and noise_mask follow.
+    """
+    samples = latent["samples"]
+    if samples.is_nested or samples.ndim != 4:
+        raise ValueError(
+            "Prompt-to-Prompt edits still pictures: expected a latent of shape (batch, channels, "
+            f"height, width), got {samples.ndim} dimensions. Use EmptyLatentImage or VAEEncode."
+        )
+    rows = samples.shape[0]
+    index = latent.get("batch_index", range(rows))
+    expanded = {
+        **latent,
+        "samples": samples.repeat_interleave(group, dim=0),
+        "batch_index": [number for number in index for _ in range(group)],
+    }
+    mask = latent.get("noise_mask")
+    if mask is not None and mask.shape[0] > 1:
+        fitting = mask.repeat(math.ceil(rows / mask.shape[0]), *[1] * (mask.ndim - 1))[:rows]
+        expanded["noise_mask"] = fitting.repeat_interleave(group, dim=0)
+    return expanded

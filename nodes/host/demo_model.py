@@ -1,0 +1,185 @@
+"""The embedded demo model: a tiny text-to-image model that the host loads like any checkpoint.
+
+The host finds out what a checkpoint is by its list of supported models. `register` appends
+one entry for our weights file; the file also carries a private key, so that nothing else
+matches the entry. How the model was made is told in `demo_model/README.md`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
+import comfy.supported_models_base
+import torch
+from torch import Tensor
+
+WEIGHTS_PATH = Path(__file__).resolve().parents[2] / "demo_model" / "p2p_demo.safetensors"
+MARKER_KEY = "p2p_demo.version"
+
+CONTEXT_DIM = 64
+MODEL_CHANNELS = 64
+HEAD_SETTINGS = {"num_heads": -1, "num_head_channels": 32}
+TEXT_CONFIG = {
+    "hidden_size": CONTEXT_DIM,
+    "intermediate_size": 4 * CONTEXT_DIM,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 1,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "eos_token_id": 49407,
+    "vocab_size": 49408,
+}
+
+EMBEDDING_KEY = "clip_l.transformer.text_model.embeddings.token_embedding"
+TAESD_CHANNELS = 64  # the host's fixed width; ours is narrower
+
+
+class DemoLatents(comfy.latent_formats.LatentFormat):
+    """Latents that are unit-variance as they leave the autoencoder."""
+
+    scale_factor = 1.0
+    latent_channels = 4
+
+
+def expand_vocabulary(rows: Tensor, token_ids: Tensor) -> Tensor:
+    """Stored embedding rows to the tokenizer's whole vocabulary.
+
+    rows: (n + 1, C), the last for every token that training never saw; token_ids: (n,).
+    Returns (vocabulary, C).
+    """
+    table = rows[-1:].repeat(TEXT_CONFIG["vocab_size"], 1)
+    table[token_ids.long()] = rows[:-1]
+    return table
+
+
+def pad_channels(name: str, weight: Tensor) -> Tensor:
+    """A narrow autoencoder's weight padded with zeros to the host's width; ReLU(0) = 0.
+
+    weight: (C_out, C_in, 3, 3) or (C_out,). Pictures (3) and latents (4) keep their channels.
+    """
+    if weight.ndim == 0:
+        return weight
+    sizes = [
+        size if axis > 1 or size <= 4 else TAESD_CHANNELS for axis, size in enumerate(weight.shape)
+    ]
+    padded = weight.new_zeros(sizes)
+    padded[tuple(slice(size) for size in weight.shape)] = weight
+    return padded
+
+
+class DemoClipModel(comfy.sd1_clip.SDClipModel):
+    """The host's CLIP text model with one narrow layer."""
+
+    def __init__(
+        self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            textmodel_json_config=dict(TEXT_CONFIG),
+            return_projected_pooled=False,
+            model_options=model_options or {},
+        )
+
+
+class DemoTextEncoder(comfy.sd1_clip.SD1ClipModel):
+    """What the host's CLIP object holds for this model."""
+
+    def __init__(
+        self,
+        device: Any = "cpu",
+        dtype: Any = None,
+        model_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            model_options=model_options or {},
+            clip_model=DemoClipModel,
+            **kwargs,
+        )
+
+
+class DemoTokenizer(comfy.sd1_clip.SD1Tokenizer):
+    """Stable Diffusion 1's tokenizer; textual inversions need this model's width."""
+
+    def __init__(
+        self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(
+            embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {}
+        )
+        self.clip_l.embedding_size = CONTEXT_DIM
+
+
+class P2PDemo(comfy.supported_models.SD15):
+    """The host's description of the model: Stable Diffusion 1's layout, much smaller."""
+
+    unet_config = {
+        "context_dim": CONTEXT_DIM,
+        "model_channels": MODEL_CHANNELS,
+        "use_linear_in_transformer": False,
+        "adm_in_channels": None,
+        "use_temporal_attention": False,
+    }
+    unet_extra_config = HEAD_SETTINGS
+    required_keys = {MARKER_KEY: None}
+    latent_format = DemoLatents
+
+    def process_clip_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename as for Stable Diffusion 1, then expand the vocabulary."""
+        state_dict = super().process_clip_state_dict(state_dict)
+        rows = state_dict.pop(f"{EMBEDDING_KEY}.rows")
+        token_ids = state_dict.pop(f"{EMBEDDING_KEY}.token_ids")
+        state_dict[f"{EMBEDDING_KEY}.weight"] = expand_vocabulary(rows, token_ids)
+        return state_dict
+
+    def process_vae_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Pad the autoencoder to the host's width."""
+        return {name: pad_channels(name, weight) for name, weight in state_dict.items()}
+
+    def clip_target(
+        self, state_dict: dict[str, Tensor] | None = None
+    ) -> comfy.supported_models_base.ClipTarget:
+        """Tokenizer and text encoder classes."""
+        return comfy.supported_models_base.ClipTarget(DemoTokenizer, DemoTextEncoder)
+
+
+def register() -> None:
+    """Tell the host about the model; a second call, or a reload of the pack, changes nothing."""
+    models = comfy.supported_models.models
+    if not any(model.__name__ == P2PDemo.__name__ for model in models):
+        models.append(P2PDemo)
+
+
+def load_demo_model(path: Path = WEIGHTS_PATH) -> tuple[Any, Any, Any]:
+    """The demo model as the host's (MODEL, CLIP, VAE).
+
+    Raises FileNotFoundError when the weights are missing and ValueError when they are damaged.
+    """
+    register()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The demo model's weights {path.name} are missing from {path.parent}; "
+            "install the node pack again."
+        )
+    try:
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
+    except Exception as error:
+        raise ValueError(
+            f"The demo model's weights {path} cannot be read ({error}); install the node pack again."
+        ) from error
+    if not isinstance(model.model.model_config, comfy.supported_models.SD15) or clip is None:
+        raise ValueError(
+            f"{path} is not the demo model's weights file; install the node pack again."
+        )
+    return model, clip, vae
+
+
+register()

@@ -1,0 +1,54 @@
+"""Which models the pack edits, and where their attention layers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+
+class Layer(NamedTuple):
+    """A transformer block as the host names it in a run: ("input", 4, 0)."""
+
+    name: str
+    number: int
+    index: int
+
+
+def text_attention_layers(model: Any) -> tuple[Layer, ...]:
+    """Every transformer block of the model's UNet that attends to the prompt.
+
+    Raises ValueError for a model that is not a Stable Diffusion 1.x UNet with text attention.
+    """
+    unet = model.get_model_object("diffusion_model")
+    family = type(model.model).__name__
+    if not isinstance(unet, UNetModel) or unet.num_classes is not None:
+        raise ValueError(
+            f"Prompt-to-Prompt needs a Stable Diffusion 1.x model, but this one is {family} "
+            f"({type(unet).__name__}). SD2, SDXL and transformer models are not supported yet: "
+            "load an SD1.x checkpoint."
+        )
+    layers = tuple(_transformer_layers(unet))
+    if not layers or text_width(model) is None:
+        raise ValueError(
+            f"This model ({family}) has no text cross-attention, so words cannot be edited in it. "
+            "Load a text-to-image Stable Diffusion 1.x checkpoint."
+        )
+    return layers
+
+
+def _transformer_layers(unet: UNetModel) -> Iterator[Layer]:
+    middle = [] if unet.middle_block is None else [unet.middle_block]
+    stages = (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks))
+    for name, blocks in stages:
+        for number, block in enumerate(blocks):
+            for part in block:
+                if isinstance(part, SpatialTransformer):
+                    yield from (Layer(name, number, i) for i in range(len(part.transformer_blocks)))
+
+
+def text_width(model: Any) -> int | None:
+    """Channels of the text encoding that the model's cross-attention reads."""
+    return model.model.model_config.unet_config.get("context_dim")

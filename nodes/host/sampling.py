@@ -1,0 +1,175 @@
+"""One sampling run under control: check the wiring, hook in, and see that the hooks were reached.
+
+The model carries a single OUTER_SAMPLE wrapper that holds the frozen plan. All state of a run is
+made when sampling starts, put on the run's own copy of the model options, and gone with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import torch
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ...p2p_core.edits import PromptEdit
+from .attention import AttentionControl
+from .models import Layer
+from .noise import with_shared_noise
+
+KEY = "p2p"
+TAG = "p2p_control"
+
+Chunk = tuple[str, UUID]
+
+
+@dataclass(frozen=True, eq=False)
+class ControlPlan:
+    """What an AttentionController puts on a model.
+
+    tag: marks the CONDITIONING that belongs to it. tokens: columns of that conditioning.
+    self_attention_limit: most query tokens of a layer that gets the source's self-attention, or
+    None for the convention max(1024, latent tokens / 4).
+    """
+
+    tag: str
+    edits: tuple[PromptEdit, ...]
+    tokens: int
+    layers: tuple[Layer, ...]
+    self_attention_limit: int | None = None
+
+    @property
+    def group(self) -> int:
+        """Rows of one seed: the source and its edits."""
+        return 1 + len(self.edits)
+
+    def limit_for(self, latent: Tensor) -> int:
+        """Most query tokens of a layer with self-attention injection, for a latent (B, C, h, w)."""
+        return self.self_attention_limit or max(1024, latent.shape[-2] * latent.shape[-1] // 4)
+
+
+def with_control(model: Any, plan: ControlPlan) -> Any:
+    """A clone of the model that carries out the plan whenever it is sampled.
+
+    Raises ValueError if the model is under control already.
+    """
+    if model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+        raise ValueError(
+            "This model already comes from an AttentionController. Give every controller the "
+            "unpatched model; to make several edits of one picture wire them to edit, edit_2, …"
+        )
+    patched = model.clone()
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _OuterSample(plan))
+    return patched
+
+
+def tagged(conditioning: Sequence[list], tag: str) -> list[list]:
+    """The conditioning, marked so that a run finds its chunks again."""
+    return [[cross, {**values, TAG: tag}] for cross, values in conditioning]
+
+
+class _OuterSample:
+    """The OUTER_SAMPLE wrapper: makes a run's state, checks the wiring, verifies the effect."""
+
+    def __init__(self, plan: ControlPlan) -> None:
+        self.plan = plan
+
+    def __call__(
+        self,
+        executor: Callable,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Any,
+        sigmas: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        plan, guider = self.plan, executor.class_obj
+        chunks = _tagged_chunks(guider.conds, plan)
+        _check_rows(noise, plan.group)
+        control = AttentionControl(
+            plan.edits, plan.layers, sigmas.tolist(), plan.limit_for(noise), {c for _, c in chunks}
+        )
+        self._hook(guider, WrappersMP.APPLY_MODEL, control.apply_model)
+        self._hook(guider, WrappersMP.SAMPLER_SAMPLE, partial(_separate_copies, chunks))
+        shared = with_shared_noise(sampler, plan.group)
+        samples = executor(noise, latent_image, shared, sigmas, *args, **kwargs)
+        if len(sigmas) > 1:
+            control.check_reached()
+        return samples
+
+    @staticmethod
+    def _hook(guider: Any, kind: str, wrapper: Callable) -> None:
+        """Wrap something for this run only: the guider's options are a copy made for it."""
+        add_wrapper_with_key(kind, KEY, wrapper, guider.model_options, is_model_options=True)
+
+
+def _tagged_chunks(conds: dict[str, list[dict]], plan: ControlPlan) -> set[Chunk]:
+    """Where our conditioning stands in the guider: (its name there, the chunk's uuid).
+
+    Raises ValueError when it is missing, was changed, or stands in the negative.
+    """
+    found = {
+        (name, entry["uuid"])
+        for name, entries in conds.items()
+        for entry in entries
+        if entry.get(TAG) == plan.tag
+    }
+    if not found:
+        raise ValueError(
+            "The sampler's positive does not come from the AttentionController that made its "
+            "model. Wire the controller's positive output to the sampler, beside its model and "
+            "latent outputs."
+        )
+    if any(name == "negative" for name, _ in found):
+        raise ValueError(
+            "The AttentionController's positive is wired to the sampler's negative. Wire it to "
+            "positive, and an ordinary CLIPTextEncode to negative."
+        )
+    for entry in (entry for entries in conds.values() for entry in entries):
+        if entry.get(TAG) == plan.tag:
+            _check_shape(entry["cross_attn"], plan)
+    return found
+
+
+def _check_shape(cross_attn: Tensor, plan: ControlPlan) -> None:
+    expected, got = (plan.group, plan.tokens), tuple(cross_attn.shape[:2])
+    if got != expected:
+        raise ValueError(
+            f"The AttentionController's positive was changed on its way to the sampler: it should "
+            f"hold {expected[0]} prompts of {expected[1]} tokens, but holds {got[0]} of {got[1]}. "
+            "Do not average or concatenate it with others; change the prompts of the edit instead."
+        )
+
+
+def _check_rows(noise: Tensor, group: int) -> None:
+    rows = noise.shape[0]
+    if rows % group:
+        raise ValueError(
+            f"The sampler got a latent batch of {rows}, but the edit needs {group} rows for every "
+            "picture (the source and its edits). Wire the AttentionController's latent output to "
+            "the sampler."
+        )
+    source = noise[::group].repeat_interleave(group, dim=0)
+    if not torch.equal(source, noise):
+        raise ValueError(
+            "Source and edit would start from different noise. Wire the AttentionController's "
+            "latent output (it carries the batch_index) to the sampler and to its noise."
+        )
+
+
+def _separate_copies(chunks: set[Chunk], executor: Callable, guider: Any, *args: Any) -> Tensor:
+    """SAMPLER_SAMPLE wrapper: rename the chunks that the host copied from ours.
+
+    For a positive with an area, the host gives the negative an entry of the same area that keeps
+    our tag and uuid but holds the negative prompt: it must not be edited.
+    """
+    for name, entries in guider.conds.items():
+        for entry in entries:
+            if TAG in entry and (name, entry["uuid"]) not in chunks:
+                entry["uuid"] = uuid4()
+    return executor(guider, *args)

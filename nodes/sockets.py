@@ -1,0 +1,6 @@
+"""The pack's own socket types."""
+
+from comfy_api.latest import io
+
+EditSocket = io.Custom("P2P_EDIT")
+RecordSocket = io.Custom("P2P_RECORD")

@@ -1,0 +1,44 @@
+"""Word swap: other words in the same picture. arXiv:2208.01626, section 3.2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..p2p_core.alignment import align_replace
+from .edit_words import CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS, edit_inputs, make_edit
+from .sockets import EditSocket
+
+
+class WordSwap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2PWordSwap",
+            display_name="P2P Word Swap",
+            category="p2p/edit",
+            description="Replaces words of a prompt while the picture keeps its layout: the new "
+            "words look where the old ones did. Wire the edit to a P2P Attention Controller. "
+            "(Prompt-to-Prompt, arXiv:2208.01626)",
+            search_aliases=["prompt to prompt", "replace word", "edit prompt", "attention replace"],
+            inputs=edit_inputs(),
+            outputs=[EditSocket.Output(display_name="edit")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip: Any,
+        source_prompt: str,
+        target_prompt: str,
+        cross_replace_steps: float = CROSS_REPLACE_STEPS,
+        self_replace_steps: float = SELF_REPLACE_STEPS,
+        word_windows: str = "",
+    ) -> io.NodeOutput:
+        steps = cross_replace_steps, self_replace_steps
+        edit = make_edit(clip, source_prompt, target_prompt, align_replace, *steps, word_windows)
+        return io.NodeOutput(edit)
+
+
+NODES = [WordSwap]
