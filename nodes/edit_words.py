@@ -57,7 +57,14 @@ def edit_inputs() -> list[io.Input]:
 
 def _share_input(name: str, default: float, tooltip: str) -> io.Input:
     return io.Float.Input(
-        name, default=default, min=0.0, max=1.0, step=0.05, round=False, optional=True, tooltip=tooltip
+        name,
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        round=False,
+        optional=True,
+        tooltip=tooltip,
     )
 
 

@@ -36,7 +36,12 @@ def control(
         self_attention_limit=self_replace_tokens or None,
     )
     patched = with_control(model, plan)
-    return patched, tagged(positive, plan.tag), expand_latent(latent, plan.group), Record(plan.edits)
+    return (
+        patched,
+        tagged(positive, plan.tag),
+        expand_latent(latent, plan.group),
+        Record(plan.edits),
+    )
 
 
 def _check_same_source(edits: Sequence[Edit]) -> None:
