@@ -71,7 +71,7 @@ class Reweight(io.ComfyNode):
 
 
 def _base_edit(edit: Edit | None, clip: Any, prompt: str) -> Edit:
-    """The wired edit, or the identity edit of the prompt; ValueError unless it is one of the two."""
+    """The wired edit, or the identity edit of the prompt; exactly one must be given."""
     if (edit is None) == (clip is None and not prompt.strip()):
         got = "neither" if edit is None else "both"
         raise ValueError(f"P2P Reweight needs an edit, or a clip and a prompt, but got {got}.")

@@ -34,8 +34,8 @@ def with_shared_noise(sampler: Any, group: int) -> KSAMPLER:
         )
     if sampler.extra_options.get("s_churn", 0) > 0:
         raise ValueError(
-            f"s_churn is {sampler.extra_options['s_churn']:g}, which adds different noise to source "
-            "and edit. Set s_churn to 0, or use an ancestral or SDE sampler."
+            f"s_churn is {sampler.extra_options['s_churn']:g}, which would add different noise to "
+            "source and edit. Set s_churn to 0, or use an ancestral or SDE sampler."
         )
     function = sampler.sampler_function
     if not (_takes_noise_sampler(function) or function.__module__.startswith("comfy.")):
