@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from . import attention_controller, refine, reweight, word_swap
+from . import attention_controller, local_blend_mask, refine, reweight, word_swap
 
-MODULES = (word_swap, refine, reweight, attention_controller)
+MODULES = (word_swap, refine, reweight, local_blend_mask, attention_controller)
 
 
 def all_nodes() -> list[type[io.ComfyNode]]:

@@ -46,6 +46,14 @@ class AttentionController(io.ComfyNode):
                     "image positions. 0: a quarter of the latent's, at least 1024 (the paper's "
                     "32x32 at 512 px).",
                 ),
+                io.Boolean.Input(
+                    "record_maps",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Keep the words' attention for P2P Attention Maps: at most 64 MiB a "
+                    "run, about 4 MiB for 512 px, 20 steps and one edit. The last 4 runs are kept.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
@@ -62,10 +70,13 @@ class AttentionController(io.ComfyNode):
         latent: dict,
         edit: Edit,
         self_replace_tokens: int = 0,
+        record_maps: bool = True,
         **more_edits: Edit | None,
     ) -> io.NodeOutput:
         more = [more_edits[name] for name in MORE_EDITS if more_edits.get(name) is not None]
-        return io.NodeOutput(*control(model, latent, [edit, *more], self_replace_tokens))
+        return io.NodeOutput(
+            *control(model, latent, [edit, *more], self_replace_tokens, record_maps)
+        )
 
 
 NODES = [AttentionController]

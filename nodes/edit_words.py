@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -31,13 +32,13 @@ def edit_inputs() -> list[io.Input]:
             multiline=True,
             tooltip="The prompt of the edited picture; it may have more or fewer words.",
         ),
-        _share_input(
+        share_input(
             "cross_replace_steps",
             CROSS_REPLACE_STEPS,
             "Share of the steps, from the first, in which the edited picture looks at the words "
             "where the source does. Higher keeps more of the layout (paper: 0.2 to 0.8).",
         ),
-        _share_input(
+        share_input(
             "self_replace_steps",
             SELF_REPLACE_STEPS,
             "Share of the steps, from the first, in which the edited picture takes the source's "
@@ -55,7 +56,7 @@ def edit_inputs() -> list[io.Input]:
     ]
 
 
-def _share_input(name: str, default: float, tooltip: str) -> io.Input:
+def share_input(name: str, default: float, tooltip: str) -> io.Input:
     return io.Float.Input(
         name,
         default=default,
@@ -88,7 +89,8 @@ def make_edit(
         checked_window(0.0, self_replace_steps, "self_replace_steps"),
     )
     for word, window in parse_word_windows(word_windows):
-        edit = with_word_window(edit, find_columns(clip, target, word), window)
+        [columns] = find_columns(clip, [target], word)
+        edit = with_word_window(edit, columns, window)
     return Edit(clip, edit)
 
 
@@ -98,9 +100,13 @@ def _nonempty(prompt: Prompt, name: str) -> Prompt:
     return prompt
 
 
-def split_phrases(words: str) -> list[str]:
-    """Phrases separated by commas or lines; ValueError if there is none."""
+def columns_of_all(clip: Any, prompts: Sequence[Prompt], words: str) -> list[tuple[int, ...]]:
+    """Columns of phrases separated by commas or lines, together, for each of the prompts.
+
+    Raises ValueError for a phrase that none of the prompts has.
+    """
     phrases = [phrase.strip() for phrase in re.split(r"[,\n]", words) if phrase.strip()]
-    if not phrases:
-        raise ValueError("words is empty. Name at least one word of the target prompt.")
-    return phrases
+    found = [find_columns(clip, prompts, phrase) for phrase in phrases]
+    return [
+        tuple(sorted({c for columns in found for c in columns[i]})) for i in range(len(prompts))
+    ]

@@ -8,8 +8,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.alignment import align_replace
-from .edit_words import CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS, make_edit, split_phrases
-from .host.prompts import Edit, find_columns
+from .edit_words import CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS, columns_of_all, make_edit
+from .host.prompts import Edit
 from .sockets import EditSocket
 
 
@@ -64,9 +64,9 @@ class Reweight(io.ComfyNode):
         cls, words: str, scale: float, edit: Edit | None = None, clip: Any = None, prompt: str = ""
     ) -> io.NodeOutput:
         base = _base_edit(edit, clip, prompt)
-        target = base.prompt_edit.target
-        found = [find_columns(base.clip, target, phrase) for phrase in split_phrases(words)]
-        columns = sorted(set().union(*found))
+        [columns] = columns_of_all(base.clip, [base.prompt_edit.target], words)
+        if not columns:
+            raise ValueError("words is empty. Name at least one word of the target prompt.")
         return io.NodeOutput(replace(base, prompt_edit=base.prompt_edit.reweighted(columns, scale)))
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from .alignment import Aligner
+from .local_blend import LocalBlend
 from .prompt import Prompt
 from .schedule import Window
 
@@ -47,6 +48,7 @@ class PromptEdit:
 
     mapper: R, (T_s, T_t). refine: a, (T_t,). equalizer: c, (T_t,).
     windows: α, one Window per target column. self_window: when self-attention is injected.
+    blend: where the edit may show, None for everywhere.
     """
 
     source: Prompt
@@ -56,6 +58,7 @@ class PromptEdit:
     equalizer: Tensor
     windows: tuple[Window, ...]
     self_window: Window
+    blend: LocalBlend | None = None
 
     def at(self, step: int, steps: int) -> StepEdit:
         """The pair (source_map, target_weight) of this step, see the module's equation."""
@@ -91,6 +94,7 @@ class PromptEdit:
             refine=self.refine.repeat(cols),
             equalizer=self.equalizer.repeat(cols),
             windows=self.windows * cols,
+            blend=self.blend and self.blend.tiled(self.source.length, self.target.length, length),
         )
 
 

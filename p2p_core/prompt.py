@@ -42,11 +42,8 @@ class Prompt:
     def length(self) -> int:
         return self.chunks * self.chunk_length
 
-    def columns_of(self, phrase: Sequence[Word], label: str) -> tuple[int, ...]:
-        """Columns of every occurrence of ``phrase``, a run of whole words.
-
-        Raises ValueError, listing the prompt's words, when the phrase does not occur.
-        """
+    def occurrences(self, phrase: Sequence[Word]) -> tuple[int, ...]:
+        """Columns of every occurrence of ``phrase``, a run of whole words; empty if there is none."""
         wanted = [word.tokens for word in phrase]
         have = [word.tokens for word in self.words]
         starts = [
@@ -54,16 +51,13 @@ class Prompt:
             for start in range(len(have) - len(wanted) + 1)
             if wanted and have[start : start + len(wanted)] == wanted
         ]
-        if not starts:
-            words = ", ".join(dict.fromkeys(word.text for word in self.words)) or "none"
-            raise ValueError(
-                f"{label!r} is not in the prompt {self.text!r}. Its words are: {words}. "
-                "Use a word or phrase of the prompt; separate several with commas."
-            )
-        found = {
-            column
-            for start in starts
-            for word in self.words[start : start + len(wanted)]
-            for column in word.columns
-        }
-        return tuple(sorted(found))
+        runs = (self.words[start : start + len(wanted)] for start in starts)
+        return tuple(sorted({column for run in runs for word in run for column in word.columns}))
+
+    def missing(self, label: str) -> ValueError:
+        """The error that a word or phrase is not in this prompt, listing the prompt's words."""
+        words = ", ".join(dict.fromkeys(word.text for word in self.words)) or "none"
+        return ValueError(
+            f"{label!r} is not in the prompt {self.text!r}. Its words are: {words}. "
+            "Use a word or phrase of the prompt; separate several with commas."
+        )

@@ -24,35 +24,48 @@ from ...p2p_core.attention import (
     edited_cross_attention,
     inject_self_attention,
 )
-from ...p2p_core.edits import PromptEdit
+from ...p2p_core.maps import MapStore, attention_map, edited_map
 from ...p2p_core.schedule import step_index
 from .models import Layer
+from .plan import ControlPlan
 
 
 class _Call(NamedTuple):
-    """What one model call asks of the attention layers; None where they stay as they are."""
+    """What one model call asks of the attention layers; None where they stay as they are.
 
+    rows: all rows of the tagged chunks, source rows included, one chunk after the other.
+    """
+
+    step: int
+    chunks: int
+    rows: Tensor
     cross: CrossEdit | None
     self_rows: Rows | None
 
 
 class AttentionControl:
-    """Applies the edits of one run, and notes which layers it reached."""
+    """Applies a plan's edits in one run, and notes which layers it reached.
+
+    chunks: uuids of the conditioning that is edited. maps: where coarse maps are collected, if
+    anyone wants them.
+    """
 
     def __init__(
         self,
-        edits: Sequence[PromptEdit],
-        layers: Sequence[Layer],
+        plan: ControlPlan,
         sigmas: Sequence[float],
-        self_attention_limit: int,
+        size: tuple[int, int],
         chunks: Set[UUID],
+        maps: MapStore | None,
     ) -> None:
-        self.edits = edits
-        self.layers = layers
+        self.plan = plan
+        self.edits = plan.edits
         self.sigmas = sigmas
-        self.self_attention_limit = self_attention_limit
         self.chunks = chunks
-        self.reached: dict[str, set[Layer]] = {"attn1": set(), "attn2": set()}
+        self.maps = maps
+        self.map_layers = plan.map_layers(size) if maps is not None else set()
+        self.self_attention_limit = plan.limit_for(size)
+        self.reached: set[Layer] = set()
         self._calls: dict[Hashable, _Call] = {}
 
     def apply_model(
@@ -78,15 +91,15 @@ class AttentionControl:
 
         A patch that does not fire would leave the picture unedited without a word.
         """
-        if not self.reached["attn2"]:
+        if not self.reached:
             raise ValueError(
                 "The edited prompt was never evaluated in this run, so nothing was edited. Remove "
                 "what limits the controller's positive to other steps, or sample those steps."
             )
-        missed = [layer for layer in self.layers if layer not in self.reached["attn2"]]
+        missed = [layer for layer in self.plan.layers if layer not in self.reached]
         if missed and self._ever_active():
             raise ValueError(
-                f"The edit did not reach {len(missed)} of {len(self.layers)} attention layers "
+                f"The edit did not reach {len(missed)} of {len(self.plan.layers)} attention layers "
                 f"({', '.join(f'{n} {i}.{j}' for n, i, j in missed[:4])} …), so the picture is not "
                 "what was asked for. Another node replaces these layers: remove it or bypass it."
             )
@@ -108,11 +121,19 @@ class AttentionControl:
         key = (step, tokens, offsets, groups, x.device)
         if key not in self._calls:
             chunks = [edit_rows(groups, len(self.edits), offset) for offset in offsets]
-            rows = Rows(*(torch.cat(part) for part in zip(*chunks, strict=True)))
-            self._calls = {key: self._prepare(step, tokens, rows, x.device)}
+            edited = Rows(*(torch.cat(part) for part in zip(*chunks, strict=True)))
+            size = groups * (1 + len(self.edits))
+            rows = torch.cat([torch.arange(offset, offset + size) for offset in offsets])
+            edits = self._prepare(step, tokens, edited, x.device)
+            self._calls = {key: _Call(step, len(offsets), rows.to(x.device), *edits)}
         return self._calls[key]
 
-    def _prepare(self, step: int, tokens: int, rows: Rows, device: torch.device) -> _Call:
+    def _prepare(
+        self, step: int, tokens: int, rows: Rows, device: torch.device
+    ) -> tuple[CrossEdit | None, Rows | None]:
+        """How cross- and self-attention of these rows are edited at a step."""
+        if not self.edits:
+            return None, None
         steps = len(self.sigmas) - 1
         states = [edit.tiled(tokens).at(step, steps) for edit in self.edits]
         states *= len(rows.edited) // len(states)
@@ -126,7 +147,7 @@ class AttentionControl:
         injected = torch.tensor([state.self_attention for state in states])
         if injected.any():
             self_rows = Rows(rows.source[injected], rows.edited[injected]).to(device)
-        return _Call(cross, self_rows)
+        return cross, self_rows
 
     def _install(self, options: dict, call: _Call) -> None:
         """Put our patches into this call's options, around those that are there already."""
@@ -136,14 +157,13 @@ class AttentionControl:
         previous = replace.get("attn2", {})
         ours = {
             layer: partial(self._attn2, call, previous.get(layer, previous.get(layer[:2])))
-            for layer in self.layers
+            for layer in self.plan.layers
         }
         replace["attn2"] = {**previous, **ours}
         options["patches"], options["patches_replace"] = patches, replace
 
     def _attn1(self, call: _Call, n: Tensor, context: Tensor, value: Tensor, extra: dict) -> tuple:
         """Before projection: queries and keys of the edited rows become the source's."""
-        self.reached["attn1"].add(_layer(extra))
         if call.self_rows is None or n.shape[1] > self.self_attention_limit:
             return n, context, value
         queries = inject_self_attention(n, call.self_rows)
@@ -154,7 +174,8 @@ class AttentionControl:
         self, call: _Call, previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra: dict
     ) -> Tensor:
         """Instead of the layer's own attention, or around another pack's replacement."""
-        self.reached["attn2"].add(_layer(extra))
+        self.reached.add(_layer(extra))
+        self._collect_maps(call, q, k, extra)
         attend = partial(_host_attention, extra)
         if call.cross is None:
             return attend(q, k, v) if previous is None else previous(q, k, v, extra)
@@ -162,6 +183,24 @@ class AttentionControl:
             return edited_cross_attention(attend, q, k, v, call.cross)
         change = cross_attention_change(attend, q, k, v, call.cross)
         return previous(q, k, v, extra).index_add(0, call.cross.rows.edited, change)
+
+    def _collect_maps(self, call: _Call, q: Tensor, k: Tensor, extra: dict) -> None:
+        """Add this layer's maps, edited, to the store: one row a picture, one column a token."""
+        if self.maps is None or _layer(extra) not in self.map_layers:
+            return
+        height, width = self.maps.size
+        if q.shape[1] != height * width:
+            raise ValueError(
+                "Attention maps and local blends need a prompt that covers the whole picture, but "
+                "the controller's positive was limited to an area. Remove the area."
+            )
+        maps = attention_map(q[call.rows], k[call.rows], extra["n_heads"])
+        if call.cross is not None:
+            groups = len(call.rows) // (1 + len(self.edits))
+            local = edit_rows(groups, len(self.edits)).to(maps.device)
+            maps = edited_map(maps, call.cross._replace(rows=local))
+        maps = maps.unflatten(0, (call.chunks, -1)).sum(dim=0)
+        self.maps.add(call.step, maps.unflatten(-1, (-1, self.plan.tokens)).sum(dim=-2))
 
 
 def _layer(extra: dict) -> Layer:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ...p2p_core.record import Record
 from .models import text_attention_layers, text_width
+from .plan import ControlPlan
 from .prompts import Edit, encode_rows
-from .sampling import ControlPlan, tagged, with_control
+from .sampling import tagged, with_control
 
 
 def control(
-    model: Any, latent: dict, edits: Sequence[Edit], self_replace_tokens: int
+    model: Any, latent: dict, edits: Sequence[Edit], self_replace_tokens: int, record_maps: bool
 ) -> tuple[Any, list[list], dict, Record]:
     """The AttentionController's outputs (model, positive, latent, record).
 
@@ -25,23 +26,20 @@ def control(
     layers = text_attention_layers(model)
     _check_same_source(edits)
     first = edits[0]
-    texts = [first.prompt_edit.source.text, *(edit.prompt_edit.target.text for edit in edits)]
-    positive = encode_rows(first.clip, texts)
+    prompts = [first.prompt_edit.source, *(edit.prompt_edit.target for edit in edits)]
+    positive = encode_rows(first.clip, [prompt.text for prompt in prompts])
     _check_width(model, positive[0][0])
+    record = Record(tuple(prompts))
     plan = ControlPlan(
         tag=uuid4().hex,
         edits=tuple(edit.prompt_edit for edit in edits),
         tokens=positive[0][0].shape[1],
         layers=layers,
         self_attention_limit=self_replace_tokens or None,
+        record=record if record_maps else None,
     )
-    patched = with_control(model, plan)
-    return (
-        patched,
-        tagged(positive, plan.tag),
-        expand_latent(latent, plan.group),
-        Record(plan.edits),
-    )
+    rows = expand_latent(latent, plan.group)
+    return with_control(model, plan), tagged(positive, plan.tag), rows, record
 
 
 def _check_same_source(edits: Sequence[Edit]) -> None:

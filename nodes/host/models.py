@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
 
 
 class Layer(NamedTuple):
@@ -17,10 +17,10 @@ class Layer(NamedTuple):
     index: int
 
 
-def text_attention_layers(model: Any) -> tuple[Layer, ...]:
-    """Every transformer block of the model's UNet that attends to the prompt.
+def text_attention_layers(model: Any) -> dict[Layer, int]:
+    """Every transformer block of the model's UNet that attends to the prompt, with its level.
 
-    Raises ValueError for a model that is not a Stable Diffusion 1.x UNet with text attention.
+    The level says how often the latent is halved at that layer. Raises ValueError for a model that is not a Stable Diffusion 1.x UNet with text attention.
     """
     unet = model.get_model_object("diffusion_model")
     family = type(model.model).__name__
@@ -30,7 +30,7 @@ def text_attention_layers(model: Any) -> tuple[Layer, ...]:
             f"({type(unet).__name__}). SD2, SDXL and transformer models are not supported yet: "
             "load an SD1.x checkpoint."
         )
-    layers = tuple(_transformer_layers(unet))
+    layers = dict(_transformer_layers(unet))
     if not layers or text_width(model) is None:
         raise ValueError(
             f"This model ({family}) has no text cross-attention, so words cannot be edited in it. "
@@ -39,14 +39,17 @@ def text_attention_layers(model: Any) -> tuple[Layer, ...]:
     return layers
 
 
-def _transformer_layers(unet: UNetModel) -> Iterator[Layer]:
+def _transformer_layers(unet: UNetModel) -> Iterator[tuple[Layer, int]]:
     middle = [] if unet.middle_block is None else [unet.middle_block]
     stages = (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks))
+    level = 0
     for name, blocks in stages:
         for number, block in enumerate(blocks):
             for part in block:
+                level += isinstance(part, Downsample) - isinstance(part, Upsample)
                 if isinstance(part, SpatialTransformer):
-                    yield from (Layer(name, number, i) for i in range(len(part.transformer_blocks)))
+                    for index in range(len(part.transformer_blocks)):
+                        yield Layer(name, number, index), level
 
 
 def text_width(model: Any) -> int | None:

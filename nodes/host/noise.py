@@ -22,11 +22,8 @@ from torch import Tensor
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
 
-def with_shared_noise(sampler: Any, group: int) -> KSAMPLER:
-    """A copy of the host's sampler in which every ``group`` consecutive rows share their noise.
-
-    Raises ValueError for a sampler whose noise cannot be shared.
-    """
+def check_sampler(sampler: Any) -> None:
+    """ValueError for a sampler whose noise cannot be shared; a warning where that is unknown."""
     if not isinstance(sampler, KSAMPLER):
         raise ValueError(
             f"The sampler {type(sampler).__name__} does not run on the host's sampler interface, "
@@ -44,6 +41,10 @@ def with_shared_noise(sampler: Any, group: int) -> KSAMPLER:
             "different noise. Prefer a sampler of the host.",
             function.__name__,
         )
+
+
+def with_shared_noise(sampler: KSAMPLER, group: int) -> KSAMPLER:
+    """A copy of the host's sampler in which every ``group`` consecutive rows share their noise."""
     shared = copy.copy(sampler)
     shared.sampler_function = _sharing(sampler, group)
     return shared

@@ -92,9 +92,16 @@ def _word(clip: Any, group: Sequence[_Token]) -> Word:
     return Word(clip.tokenizer.decode(ids).strip(), tuple(ids), columns)
 
 
-def find_columns(clip: Any, prompt: Prompt, phrase: str) -> tuple[int, ...]:
-    """Columns of every occurrence of a word or phrase; ValueError if it is not in the prompt."""
-    return prompt.columns_of(read_prompt(clip, phrase).words, phrase)
+def find_columns(clip: Any, prompts: Sequence[Prompt], phrase: str) -> list[tuple[int, ...]]:
+    """Columns of every occurrence of a word or phrase, for each of the prompts.
+
+    Raises ValueError if none of them has it.
+    """
+    words = read_prompt(clip, phrase).words
+    found = [prompt.occurrences(words) for prompt in prompts]
+    if not any(found):
+        raise prompts[-1].missing(phrase)
+    return found
 
 
 def encode_rows(clip: Any, texts: Sequence[str]) -> list[list[Any]]:

@@ -6,50 +6,26 @@ made when sampling starts, put on the run's own copy of the model options, and g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ...p2p_core.edits import PromptEdit
 from .attention import AttentionControl
-from .models import Layer
-from .noise import with_shared_noise
+from .blending import Blending
+from .noise import check_sampler, with_shared_noise
+from .plan import ControlPlan
+from .steps import check_steps_visible, with_steps
 
 KEY = "p2p"
 TAG = "p2p_control"
 
 Chunk = tuple[str, UUID]
-
-
-@dataclass(frozen=True, eq=False)
-class ControlPlan:
-    """What an AttentionController puts on a model.
-
-    tag: marks the CONDITIONING that belongs to it. tokens: columns of that conditioning.
-    self_attention_limit: most query tokens of a layer that gets the source's self-attention, or
-    None for the convention max(1024, latent tokens / 4).
-    """
-
-    tag: str
-    edits: tuple[PromptEdit, ...]
-    tokens: int
-    layers: tuple[Layer, ...]
-    self_attention_limit: int | None = None
-
-    @property
-    def group(self) -> int:
-        """Rows of one seed: the source and its edits."""
-        return 1 + len(self.edits)
-
-    def limit_for(self, latent: Tensor) -> int:
-        """Most query tokens of a layer with self-attention injection, for a latent (B, C, h, w)."""
-        return self.self_attention_limit or max(1024, latent.shape[-2] * latent.shape[-1] // 4)
 
 
 def with_control(model: Any, plan: ControlPlan) -> Any:
@@ -91,21 +67,51 @@ class _OuterSample:
         plan, guider = self.plan, executor.class_obj
         chunks = _tagged_chunks(guider.conds, plan)
         _check_rows(noise, plan.group)
-        control = AttentionControl(
-            plan.edits, plan.layers, sigmas.tolist(), plan.limit_for(noise), {c for _, c in chunks}
-        )
-        self._hook(guider, WrappersMP.APPLY_MODEL, control.apply_model)
+        run = _Run(plan, noise, sigmas.tolist(), frozenset(uuid for _, uuid in chunks))
+        self._hook(guider, WrappersMP.APPLY_MODEL, run.attention.apply_model)
         self._hook(guider, WrappersMP.SAMPLER_SAMPLE, partial(_separate_copies, chunks))
-        shared = with_shared_noise(sampler, plan.group)
-        samples = executor(noise, latent_image, shared, sigmas, *args, **kwargs)
-        if len(sigmas) > 1:
-            control.check_reached()
+        samples = executor(noise, latent_image, run.controlled(sampler), sigmas, *args, **kwargs)
+        run.finish(samples)
         return samples
 
     @staticmethod
     def _hook(guider: Any, kind: str, wrapper: Callable) -> None:
         """Wrap something for this run only: the guider's options are a copy made for it."""
         add_wrapper_with_key(kind, KEY, wrapper, guider.model_options, is_model_options=True)
+
+
+class _Run:
+    """All state of one sampling run."""
+
+    def __init__(
+        self, plan: ControlPlan, noise: Tensor, sigmas: list[float], chunks: Set[UUID]
+    ) -> None:
+        self.plan = plan
+        self.steps = len(sigmas) - 1
+        size = (noise.shape[-2], noise.shape[-1])
+        self.store = plan.map_store(len(noise), size, max(self.steps, 1))
+        self.attention = AttentionControl(plan, sigmas, size, chunks, self.store)
+        self.blending: Blending | None = None
+        if self.store is not None and plan.blends:
+            self.blending = Blending(plan.edits, self.store, self.steps)
+            self.blending.check_regions(len(noise) // plan.group)
+
+    def controlled(self, sampler: Any) -> KSAMPLER:
+        """A copy of the sampler with shared noise and, if asked for, local blends."""
+        check_sampler(sampler)
+        if self.blending is not None:
+            check_steps_visible(sampler.sampler_function.__name__)
+            sampler = with_steps(sampler, self.blending.on_step)
+        return with_shared_noise(sampler, self.plan.group)
+
+    def finish(self, samples: Tensor) -> None:
+        """See that the edit arrived, and leave the record."""
+        if self.steps < 1:
+            return
+        self.attention.check_reached()
+        if self.plan.record is not None and self.store is not None:
+            masks = self.blending.masks if self.blending is not None else {}
+            self.plan.record.keep(samples, self.store, masks)
 
 
 def _tagged_chunks(conds: dict[str, list[dict]], plan: ControlPlan) -> set[Chunk]:

@@ -1,0 +1,103 @@
+"""A sampler's own latent, seen at the first model call of every step.
+
+A sampler hands its state x to the model; what a node could reach behind that is often a copy. So the
+sampler function is given a stand-in for the model that sees x itself and forwards everything.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from comfy.samplers import KSAMPLER
+from torch import Tensor
+
+OnStep = Callable[[int, Tensor], None]
+
+_SECOND_STAGE_AT_NEXT_LEVEL = {
+    "sample_heun",
+    "sample_heunpp2",
+    "sample_exp_heun_2_x0",
+    "sample_exp_heun_2_x0_sde",
+}
+_STATE_IS_NOT_X = {
+    "sample_unipc",
+    "sample_unipc_bh2",
+    "sample_sa_solver",
+    "sample_sa_solver_pece",
+    "dpm_fast_function",
+    "dpm_adaptive_function",
+}
+
+
+def check_steps_visible(sampler_name: str) -> None:
+    """ValueError for samplers whose state cannot be set from outside between steps."""
+    if sampler_name in _STATE_IS_NOT_X or sampler_name.endswith("_cfg_pp"):
+        name = sampler_name.removeprefix("sample_").removesuffix("_function")
+        raise ValueError(
+            f"A local blend cannot keep the source outside its mask under the sampler {name}, whose "
+            "steps do not start from the blended picture. Use euler, ddim, heun, dpmpp_2m, or an "
+            "ancestral or dpmpp SDE sampler."
+        )
+
+
+class StepProxy:
+    """Forwards to the model, and calls ``on_step(i, x)`` before the first call of step i.
+
+    A call is a step's first one when the noise level is the step's own, except that Heun-type
+    samplers visit that level once more, for the second stage of the step before.
+    """
+
+    def __init__(
+        self, model: Any, sigmas: Sequence[float], sampler_name: str, options: dict, on_step: OnStep
+    ) -> None:
+        self._model = model
+        self._sigmas = sigmas
+        self._on_step = on_step
+        self._step = self._visits = 0
+        seeds_2 = sampler_name == "sample_seeds_2" and options.get("r", 0.5) == 1
+        self._extra_visits = int(seeds_2 or sampler_name in _SECOND_STAGE_AT_NEXT_LEVEL)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        level = self._sigmas[self._step]
+        if abs(float(sigma.max()) - level) <= 1e-5 * level:
+            self._visits += 1
+            if self._visits == 1 + (self._extra_visits if self._step else 0):
+                self._on_step(self._step, x)
+        return self._model(x, sigma, **kwargs)
+
+    def step_evaluated(self, step: int) -> None:
+        """To be called with every callback of the sampler, which follows a step's first call."""
+        self._step, self._visits = step + 1, 0
+
+
+def with_steps(sampler: KSAMPLER, on_step: OnStep) -> KSAMPLER:
+    """A copy of the sampler that calls ``on_step(i, x)`` at the start of step i, and at the end.
+
+    x is the sampler's own latent and may be changed in place. At the end i is the number of steps
+    and x the result.
+    """
+    function = sampler.sampler_function
+
+    @functools.wraps(function)
+    def sample(
+        model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Callable, **options: Any
+    ) -> Tensor:
+        proxy = StepProxy(model, sigmas.tolist(), function.__name__, options, on_step)
+
+        def evaluated(info: dict) -> None:
+            proxy.step_evaluated(info["i"])
+            callback(info)
+
+        samples = function(proxy, x, sigmas, extra_args=extra_args, callback=evaluated, **options)
+        on_step(len(sigmas) - 1, samples)
+        return samples
+
+    watched = copy.copy(sampler)
+    watched.sampler_function = sample
+    return watched
