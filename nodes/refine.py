@@ -19,8 +19,8 @@ class Refine(io.ComfyNode):
             display_name="P2P Refine",
             category="p2p/edit",
             description="Adds words to a prompt (an adjective, a style, a detail) while the "
-            "picture keeps its layout: words that both prompts share keep the source's attention, new ones "
-            "find their own place. Wire the edit to a P2P Attention Controller. "
+            "picture keeps its layout: words that both prompts share keep the source's attention, "
+            "new ones find their own place. Wire the edit to a P2P Attention Controller. "
             "(Prompt-to-Prompt, arXiv:2208.01626)",
             search_aliases=["prompt to prompt", "add word", "style", "attention refine"],
             inputs=edit_inputs(),

@@ -6,14 +6,13 @@ the pictures of attention need them, the edit itself does not (see attention.py)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .attention import CrossEdit
-from .schedule import Window
+from .schedule import WHOLE_RUN, Window
 
 
 def coarse_level(latent_size: tuple[int, int], levels: Sequence[int], share: int = 16) -> int:
@@ -76,7 +75,7 @@ class MapStore:
         self._sums[index] = self._sums[index] + maps if index in self._sums else maps
 
     def words(
-        self, rows: Sequence[int], columns: Sequence[int], window: Window = Window(0, math.inf)
+        self, rows: Sequence[int], columns: Sequence[int], window: Window = WHOLE_RUN
     ) -> Tensor:
         """Attention of some rows to some columns, summed over the window's steps: (rows, h, w).
 

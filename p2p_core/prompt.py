@@ -43,7 +43,7 @@ class Prompt:
         return self.chunks * self.chunk_length
 
     def occurrences(self, phrase: Sequence[Word]) -> tuple[int, ...]:
-        """Columns of every occurrence of ``phrase``, a run of whole words; empty if there is none."""
+        """Columns of every occurrence of ``phrase``, a run of whole words; empty if none."""
         wanted = [word.tokens for word in phrase]
         have = [word.tokens for word in self.words]
         starts = [

@@ -19,6 +19,9 @@ class Window(NamedTuple):
         return self.start <= step / steps < self.end
 
 
+WHOLE_RUN = Window(0.0, math.inf)
+
+
 def checked_window(start: float, end: float, name: str) -> Window:
     """A Window, or ValueError unless 0 <= start <= end <= 1."""
     if not (math.isfinite(start) and math.isfinite(end) and 0.0 <= start <= end <= 1.0):

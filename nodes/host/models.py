@@ -20,7 +20,8 @@ class Layer(NamedTuple):
 def text_attention_layers(model: Any) -> dict[Layer, int]:
     """Every transformer block of the model's UNet that attends to the prompt, with its level.
 
-    The level says how often the latent is halved at that layer. Raises ValueError for a model that is not a Stable Diffusion 1.x UNet with text attention.
+    The level says how often the latent is halved there. Raises ValueError for a model that is not
+    a Stable Diffusion 1.x UNet with text attention.
     """
     unet = model.get_model_object("diffusion_model")
     family = type(model.model).__name__

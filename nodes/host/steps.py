@@ -1,7 +1,7 @@
 """A sampler's own latent, seen at the first model call of every step.
 
-A sampler hands its state x to the model; what a node could reach behind that is often a copy. So the
-sampler function is given a stand-in for the model that sees x itself and forwards everything.
+A sampler hands its state x to the model; what a node could reach behind that is often a copy. So
+the sampler function is given a stand-in for the model that sees x itself and forwards everything.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def check_steps_visible(sampler_name: str) -> None:
     if sampler_name in _STATE_IS_NOT_X or sampler_name.endswith("_cfg_pp"):
         name = sampler_name.removeprefix("sample_").removesuffix("_function")
         raise ValueError(
-            f"A local blend cannot keep the source outside its mask under the sampler {name}, whose "
-            "steps do not start from the blended picture. Use euler, ddim, heun, dpmpp_2m, or an "
-            "ancestral or dpmpp SDE sampler."
+            "A local blend cannot keep the source outside its mask under the sampler "
+            f"{name.replace('unipc', 'uni_pc')}, whose steps do not start from the blended "
+            "picture. Use euler, ddim, heun, dpmpp_2m, or an ancestral or dpmpp SDE sampler."
         )
 
 
