@@ -15,6 +15,7 @@ if sys.version_info < (3, 10):  # noqa: UP036
 import argparse
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent
@@ -46,7 +47,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return known
 
 
-def run(command: list[object], **changes: str) -> int:
+def run(command: Sequence[object], **changes: str) -> int:
     """Run a command to its end, in its own time: Ctrl-C is the command's to handle."""
     words = [str(word) for word in command]
     environment = {**os.environ, **changes}

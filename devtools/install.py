@@ -21,8 +21,8 @@ TORCH = "2.13.0"
 TORCH_FAMILY = ("torchvision==0.28.0", "torchaudio==2.11.0")  # built for that torch
 PINS = (ARCHIVE, TORCH, TORCH_FAMILY, "recipe 1")
 
-# The host runs without these: template videos, its own help pages, and shader nodes (0.5 GB).
-SKIPPED = {"comfyui-workflow-templates", "comfyui-embedded-docs", "comfy-angle", "pyopengl"}
+# The host runs without these: example workflows with their pictures, and its own help pages.
+SKIPPED = {"comfyui-workflow-templates", "comfyui-embedded-docs"}
 # These would let pip replace torch, so they come without their requirements.
 ALONE = {"torchvision", "torchaudio", "kornia", "spandrel"}
 ALONE_NEEDS = ("kornia_rs",)

@@ -110,7 +110,8 @@ def failure(text: str, log: Path) -> SetupError:
     if NO_SPACE.search(text):
         return SetupError(f"The disk of {log.parent} is full; free some space and run this again.")
     missing = NO_MATCH.search(text)
-    if NO_NETWORK.search(text):
+    nothing_seen = not missing or "from versions: none" in text
+    if NO_NETWORK.search(text) and nothing_seen:
         return SetupError(
             "The package registry cannot be reached; check the network connection, the proxy or "
             "pip's index settings, and run this again."
