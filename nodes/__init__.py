@@ -2,9 +2,16 @@
 
 from comfy_api.latest import io
 
-from . import attention_controller, local_blend_mask, refine, reweight, word_swap
+from . import attention_controller, attention_maps, local_blend_mask, refine, reweight, word_swap
 
-MODULES = (word_swap, refine, reweight, local_blend_mask, attention_controller)
+MODULES = (
+    word_swap,
+    refine,
+    reweight,
+    local_blend_mask,
+    attention_controller,
+    attention_maps,
+)
 
 
 def all_nodes() -> list[type[io.ComfyNode]]:

@@ -100,13 +100,16 @@ def _nonempty(prompt: Prompt, name: str) -> Prompt:
     return prompt
 
 
+def split_phrases(words: str) -> list[str]:
+    """The phrases of a text, separated by commas or lines."""
+    return [phrase.strip() for phrase in re.split(r"[,\n]", words) if phrase.strip()]
+
+
 def columns_of_all(clip: Any, prompts: Sequence[Prompt], words: str) -> list[tuple[int, ...]]:
     """Columns of phrases separated by commas or lines, together, for each of the prompts.
 
     Raises ValueError for a phrase that none of the prompts has.
     """
-    phrases = [phrase.strip() for phrase in re.split(r"[,\n]", words) if phrase.strip()]
-    found = [find_columns(clip, prompts, phrase) for phrase in phrases]
-    return [
-        tuple(sorted({c for columns in found for c in columns[i]})) for i in range(len(prompts))
-    ]
+    found = [find_columns(clip, prompts, phrase) for phrase in split_phrases(words)]
+    by_prompt = zip(*found, strict=True) if found else [()] * len(prompts)
+    return [tuple(sorted(set().union(*columns))) for columns in by_prompt]

@@ -74,6 +74,11 @@ class MapStore:
         index = step * self.bins // self.steps
         self._sums[index] = self._sums[index] + maps if index in self._sums else maps
 
+    @property
+    def tokens(self) -> int:
+        """Columns of the stored maps, T; 0 while there are none."""
+        return next((value.shape[-1] for value in self._sums.values()), 0)
+
     def words(
         self, rows: Sequence[int], columns: Sequence[int], window: Window = WHOLE_RUN
     ) -> Tensor:

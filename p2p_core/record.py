@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .maps import MapStore
 from .prompt import Prompt
+from .schedule import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +25,39 @@ class RunRecord:
     maps: MapStore
     masks: Mapping[int, Tensor]
 
+    def blend_mask(self, window: Window) -> Tensor | None:
+        """The last local blend mask used at a step inside the window, if there is one."""
+        steps = [step for step in self.masks if window.holds(step, self.maps.steps)]
+        return self.masks[max(steps)] if steps else None
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
     """P2P_RECORD: the prompts of every group of rows, and the last few runs.
 
-    prompts: [source, target of edit 1 …].
+    prompts: [source, target of edit 1 …]. columns: finds a word or phrase in each of them, and
+    raises ValueError if none has it.
     """
 
     prompts: tuple[Prompt, ...]
+    columns: Callable[[str], list[tuple[int, ...]]]
     runs: deque[RunRecord] = field(default_factory=lambda: deque(maxlen=4))
+
+    def word_maps(
+        self, run: RunRecord, columns: Sequence[Sequence[int]], window: Window
+    ) -> dict[int, Tensor]:
+        """Where each picture of a run attends to a word: row -> (h, w), unnormalised.
+
+        columns: of the word in each of the prompts; rows whose prompt lacks it are left out.
+        """
+        group, length = len(self.prompts), run.maps.tokens
+        found: dict[int, Tensor] = {}
+        for number, (prompt, chosen) in enumerate(zip(self.prompts, columns, strict=True)):
+            rows = range(number, len(run.samples), group)
+            tiled = [c + offset for offset in range(0, length, prompt.length) for c in chosen]
+            if tiled:
+                found |= dict(zip(rows, run.maps.words(rows, tiled, window), strict=True))
+        return dict(sorted(found.items()))
 
     def keep(self, samples: Tensor, maps: MapStore, masks: Mapping[int, Tensor]) -> None:
         """Remember a finished run."""

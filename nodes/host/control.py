@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from ...p2p_core.record import Record
 from .models import text_attention_layers, text_width
 from .plan import ControlPlan
-from .prompts import Edit, encode_rows
+from .prompts import Edit, encode_rows, find_columns
 from .sampling import tagged, with_control
 
 
@@ -29,7 +30,7 @@ def control(
     prompts = [first.prompt_edit.source, *(edit.prompt_edit.target for edit in edits)]
     positive = encode_rows(first.clip, [prompt.text for prompt in prompts])
     _check_width(model, positive[0][0])
-    record = Record(tuple(prompts))
+    record = Record(tuple(prompts), partial(find_columns, first.clip, prompts))
     plan = ControlPlan(
         tag=uuid4().hex,
         edits=tuple(edit.prompt_edit for edit in edits),
