@@ -41,10 +41,10 @@ def _panel(
     word: str, member: int, values: Tensor | None, size: tuple[int, int], image: Tensor | None
 ) -> Tensor:
     who = "source" if member == 0 else f"edit {member}"
-    label = f"{who}: {word}" if values is not None else f"{who}: no {word!r} in the prompt"
+    label = f"{who}: {word}" if values is not None else f"{who}: not in the prompt"
     heat = torch.zeros(1, *size) if values is None else enlarged(normalised(values[None]), size)
     picture = overlay(heat, None if image is None else image[None])[0]
-    factor = math.ceil(PANEL / max(size))
+    factor = math.ceil(PANEL / min(size))
     picture = picture.repeat_interleave(factor, dim=0).repeat_interleave(factor, dim=1)
     return torch.cat([_caption(label, picture.shape[1]), picture])
 

@@ -137,6 +137,8 @@ class P2PDemo(comfy.supported_models.SD15):
         rows = state_dict.pop(f"{EMBEDDING_KEY}.rows")
         token_ids = state_dict.pop(f"{EMBEDDING_KEY}.token_ids")
         state_dict[f"{EMBEDDING_KEY}.weight"] = expand_vocabulary(rows, token_ids)
+        # Not stored: the identity, so that the pooled output is defined.
+        state_dict["clip_l.transformer.text_projection.weight"] = torch.eye(CONTEXT_DIM)
         return state_dict
 
     def process_vae_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

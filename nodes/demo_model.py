@@ -1,0 +1,41 @@
+"""A tiny text-to-image model that ships with the pack: every workflow runs without a download."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .host.demo_model import load_demo_model
+
+
+class DemoModel(io.ComfyNode):
+    """Load the embedded demo model of painted shapes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """No inputs; MODEL, CLIP and VAE as from a checkpoint loader."""
+        return io.Schema(
+            node_id="P2PDemoModel",
+            display_name="P2P Demo Model",
+            category="p2p/demo",
+            description=(
+                "A tiny text-to-image model inside this pack, for trying the edits in a second on "
+                "any computer. It paints shapes at 128x128, for prompts such as 'a big striped red "
+                "circle on a green background'. Use an empty latent of 128x128, 25 steps, cfg 6, "
+                "sampler euler, scheduler normal."
+            ),
+            search_aliases=["demo", "prompt to prompt", "tiny model", "checkpoint", "example"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(id="model", display_name="model"),
+                io.Clip.Output(id="clip", display_name="clip"),
+                io.Vae.Output(id="vae", display_name="vae"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """Load the weights."""
+        return io.NodeOutput(*load_demo_model())
+
+
+NODES = [DemoModel]
