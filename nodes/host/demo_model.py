@@ -15,6 +15,7 @@ import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
+import torch
 from torch import Tensor
 
 WEIGHTS_PATH = Path(__file__).resolve().parents[2] / "demo_model" / "p2p_demo.safetensors"
