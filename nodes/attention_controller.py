@@ -73,7 +73,7 @@ class AttentionController(io.ComfyNode):
         record_maps: bool = True,
         **more_edits: Edit | None,
     ) -> io.NodeOutput:
-        more = [more_edits[name] for name in MORE_EDITS if more_edits.get(name) is not None]
+        more = [other for name in MORE_EDITS if (other := more_edits.get(name)) is not None]
         return io.NodeOutput(
             *control(model, latent, [edit, *more], self_replace_tokens, record_maps)
         )

@@ -7,6 +7,7 @@ import torch
 from p2p_core.alignment import align_refine, align_replace, common_words
 from spelled_prompts import CHUNK, prompt
 
+
 def partners(mapper: torch.Tensor, column: int) -> dict[int, float]:
     """Source columns of a target column and their weights."""
     return {int(i): float(mapper[i, column]) for i in mapper[:, column].nonzero()}

@@ -204,7 +204,8 @@ class AttentionControl:
 
 
 def _layer(extra: dict) -> Layer:
-    return Layer(*extra["block"], extra["block_index"])
+    name, number = extra["block"]
+    return Layer(name, number, extra["block_index"])
 
 
 def _host_attention(extra: dict, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def text_attention_layers(model: Any) -> dict[Layer, int]:
     return layers
 
 
-def _transformer_layers(unet: UNetModel) -> Iterator[tuple[Layer, int]]:
+def _transformer_layers(unet: Any) -> Iterator[tuple[Layer, int]]:
     middle = [] if unet.middle_block is None else [unet.middle_block]
     stages = (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks))
     level = 0

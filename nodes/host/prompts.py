@@ -85,9 +85,10 @@ def _starts_anew(last: _Token, token: _Token) -> bool:
 
 def _word(clip: Any, group: Sequence[_Token]) -> Word:
     columns = tuple(token.column for token in group)
-    if isinstance(group[0].token, Tensor):
-        vectors = [token.token.detach().cpu().float().numpy().tobytes() for token in group]
-        return Word("(embedding)", tuple(vectors), columns)
+    vectors = [token.token for token in group if isinstance(token.token, Tensor)]
+    if vectors:
+        spelled = [vector.detach().cpu().float().numpy().tobytes() for vector in vectors]
+        return Word("(embedding)", tuple(spelled), columns)
     ids = [token.token for token in group]
     return Word(clip.tokenizer.decode(ids).strip(), tuple(ids), columns)
 
