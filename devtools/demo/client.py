@@ -18,7 +18,6 @@ from devtools.server import free_port, server_command
 
 START_LIMIT = 300.0  # seconds, for slow machines that start for the first time
 STOP_LIMIT = 10.0
-FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
 class DemoError(Exception):
@@ -77,8 +76,8 @@ class Comfy:
                     continue
                 if event["type"] == "progress":
                     on_progress(data["node"], data["value"], data["max"])
-                elif event["type"] in FINAL:
-                    raise_for_event(event)
+                raise_for_event(event)
+                if event["type"] == "executing" and data["node"] is None:  # outputs are filed
                     return await self.outputs(prompt_id)
         raise DemoError(
             f"ComfyUI ended while it was working (out of memory?); its log is {self.log}."
