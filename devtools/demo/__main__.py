@@ -70,7 +70,7 @@ async def make_pictures(comfy: Comfy, settings: Settings, workflow: Workflow, ou
     for index, image in enumerate(outputs[OUTPUT_ID]["images"]):
         data = await comfy.picture(image)
         row, place = divmod(index, len(names))
-        name = names[place].replace(" ", "-").replace("×", "x")
+        name = names[place].replace(" ", "-")
         stem = f"{workflow.name.replace(' ', '-')}_{row + 1}_{name}"
         (out / f"{stem}.png").write_bytes(data)
         pictures.append(Image.open(io.BytesIO(data)))

@@ -55,7 +55,7 @@ def plan_workflows(arguments: argparse.Namespace) -> list[Workflow]:
     refined = prompts["refine"]
     words = arguments.words or ", ".join(new_words(prompts["source"], refined))
     scales = arguments.scales or (DEMO_SCALES if arguments.checkpoint is None else PHOTO_SCALES)
-    scaled = [Panel(f"reweight ×{scale:g}", "P2PRefine", refined, words, scale) for scale in scales]
+    scaled = [Panel(f"reweight {scale:g}", "P2PRefine", refined, words, scale) for scale in scales]
     return [
         Workflow("word swap", (Panel("word swap", "P2PWordSwap", prompts["swap"]),)),
         Workflow("refine", (Panel("refine", "P2PRefine", refined),)),

@@ -25,18 +25,19 @@ class Column:
 
 def contact_sheet(columns: list[Column], footer: str) -> Image.Image:
     """All columns side by side, with a line about the settings at the bottom."""
+    title_font, text_font = (ImageFont.load_default(size) for size in (TITLE_SIZE, TEXT_SIZE))
+    labels = [wrap(column.text, text_font) for column in columns]
+    lines = 1 + max(label.count("\n") for label in labels)
     rows = max(len(column.pictures) for column in columns)
-    heading = GAP + TITLE_SIZE + 8 + LINES * (TEXT_SIZE + 5)
+    heading = GAP + TITLE_SIZE + 8 + lines * (TEXT_SIZE + 5) + GAP // 2
     width = GAP + len(columns) * (TILE + GAP)
     height = heading + rows * (TILE + GAP) + TEXT_SIZE + GAP
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    title_font, text_font = (ImageFont.load_default(size) for size in (TITLE_SIZE, TEXT_SIZE))
-    for index, column in enumerate(columns):
+    for index, (column, label) in enumerate(zip(columns, labels, strict=True)):
         left = GAP + index * (TILE + GAP)
         draw.text((left, GAP), column.title, INK, title_font)
-        lines = wrap(column.text, text_font)
-        draw.multiline_text((left, GAP + TITLE_SIZE + 8), lines, GREY, text_font, spacing=4)
+        draw.multiline_text((left, GAP + TITLE_SIZE + 8), label, GREY, text_font, spacing=4)
         for row, picture in enumerate(column.pictures):
             sheet.paste(enlarge(picture), (left, heading + row * (TILE + GAP)))
     draw.text((GAP, height - TEXT_SIZE - GAP), footer, GREY, text_font)
