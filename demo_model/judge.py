@@ -2,7 +2,7 @@
 
 The background is the colour of the border, an object is what differs from it, its colour is
 the palette entry (with or without the matching texture shade) that fits its pixels best, and
-its shape the template that overlaps it best once both are stretched to the same box.
+its shape the template that overlaps it best once both have the same centre and area.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from world import BACKGROUNDS, COLOURS, IMAGE_SIZE, RGB, SHAPES, shade, shape_ma
 BORDER = 3  # pixels
 CONTRAST = 38.0  # RGB distance from the background that makes a pixel part of an object
 SMALLEST = 40  # pixels of an object
-BOX = 32  # side of the stretched shape templates
+ENOUGH = 800  # pixels of an object that are looked at for its colour
+BOX = 48  # side of the shape templates
+FILLED = 0.25  # share of a template that its shape fills
 TEXTURE_PENALTY = 7.0  # RGB distance by which two shades must fit better than one colour
 
 
@@ -85,25 +87,34 @@ def background_colour(image: np.ndarray) -> np.ndarray:
     return np.median(image[~inside], axis=0)
 
 
-def stretched(mask: np.ndarray) -> np.ndarray:
-    """A mask (H, W), bool or in [0, 1], cut to its bounding box and resized to (BOX, BOX)."""
-    rows, columns = np.where((mask > 0.5).any(1))[0], np.where((mask > 0.5).any(0))[0]
-    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    picture = Image.fromarray((cut * 255).astype(np.uint8))
-    return np.asarray(picture.resize((BOX, BOX), Image.Resampling.BOX), float) / 255
+def normalised(mask: np.ndarray) -> np.ndarray:
+    """A mask (H, W) moved and scaled to a common centre of mass and area: (BOX, BOX) in [0, 1].
+
+    Area and centre of mass hardly change when a sharp tip is lost, a bounding box does.
+    """
+    rows, columns = np.where(mask)
+    step = np.sqrt(len(rows) / (FILLED * BOX * BOX))
+    left, top = columns.mean() + 0.5 - step * BOX / 2, rows.mean() + 0.5 - step * BOX / 2
+    picture = Image.fromarray(mask.astype(np.uint8) * 255).transform(
+        (BOX, BOX),
+        Image.Transform.AFFINE,
+        (step, 0, left, 0, step, top),
+        Image.Resampling.BILINEAR,
+    )
+    return np.asarray(picture, float) / 255
 
 
 @cache
 def templates() -> dict[str, np.ndarray]:
-    """Every shape stretched to (BOX, BOX)."""
+    """Every shape, normalised."""
     middle = IMAGE_SIZE / 2
     masks = {shape: shape_mask(shape, middle, middle, 0.4 * IMAGE_SIZE) for shape in SHAPES}
-    return {shape: stretched(np.asarray(mask) / 255) for shape, mask in masks.items()}
+    return {shape: normalised(np.asarray(mask) > 127) for shape, mask in masks.items()}
 
 
 def name_shape(mask: np.ndarray) -> str:
     """The shape whose template overlaps a mask (H, W) best."""
-    box = stretched(mask)
+    box = normalised(mask)
 
     def overlap(shape: str) -> float:
         template = templates()[shape]
@@ -112,12 +123,18 @@ def name_shape(mask: np.ndarray) -> str:
     return max(SHAPES, key=overlap)
 
 
+def shades(rgb: RGB) -> list[np.ndarray]:
+    """What stripes and dots on a slightly lighter or darker rgb may look like: each (3,)."""
+    near = {shade((rgb[0] + d, rgb[1] + d, rgb[2] + d)) for d in (-4, 4)}
+    return [np.array(tint) for tint in near]
+
+
 def name_paint(pixels: np.ndarray) -> tuple[str, np.ndarray | None]:
     """Colour of an object's pixels (N, 3), and which are stripes or dots: (N,) bool or None."""
     best: tuple[float, str, np.ndarray | None] = (np.inf, "", None)
     for name, rgb in COLOURS.items():
         plain = np.linalg.norm(pixels - np.array(rgb), axis=1)
-        tinted = np.linalg.norm(pixels - np.array(shade(rgb)), axis=1)
+        tinted = np.min([np.linalg.norm(pixels - tint, axis=1) for tint in shades(rgb)], axis=0)
         is_tint = tinted < plain
         best = min(best, (float(plain.mean()), name, None), key=lambda entry: entry[0])
         if 0.08 < is_tint.mean() < 0.8:
@@ -143,12 +160,13 @@ def describe_object(image: np.ndarray, mask: np.ndarray) -> Found:
     core = ndimage.binary_erosion(mask, iterations=2)
     if core.sum() < SMALLEST:
         core = mask
-    colour, is_tint = name_paint(image[core])
+    core_rows, core_columns = (places[:: 1 + core.sum() // ENOUGH] for places in np.where(core))
+    colour, is_tint = name_paint(image[core_rows, core_columns])
     rows, columns = np.where(mask)
     return Found(
         shape=name_shape(mask),
         colour=colour,
-        texture=None if is_tint is None else name_texture(is_tint, np.where(core)[0]),
+        texture=None if is_tint is None else name_texture(is_tint, core_rows),
         mask=mask,
         x=float(columns.min() + columns.max() + 1) / 2,
         y=float(rows.min() + rows.max() + 1) / 2,

@@ -2,7 +2,15 @@
 
 from comfy_api.latest import io
 
-from . import attention_controller, attention_maps, local_blend_mask, refine, reweight, word_swap
+from . import (
+    attention_controller,
+    attention_maps,
+    demo_model,
+    local_blend_mask,
+    refine,
+    reweight,
+    word_swap,
+)
 
 MODULES = (
     word_swap,
@@ -11,6 +19,7 @@ MODULES = (
     local_blend_mask,
     attention_controller,
     attention_maps,
+    demo_model,
 )
 
 
