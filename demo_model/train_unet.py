@@ -41,6 +41,13 @@ def caption_words() -> list[str]:
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 
+def share_kept(scene: Scene) -> float:
+    """Share of such scenes that is trained on: pairs and dots are rarer than in the world, so
+    that single objects come first."""
+    share = 0.2 if len(scene.things) > 1 else 1.0
+    return share * 0.3 if any(thing.texture == "dotted" for thing in scene.things) else share
+
+
 class Pool:
     """All encoded scenes on disk; `refresh` takes in shards that arrived since."""
 
@@ -57,8 +64,11 @@ class Pool:
             if path.name not in self.names:
                 shard = torch.load(path, weights_only=False)
                 self.names.add(path.name)
-                self.scenes += shard["scenes"]
-                self.latents = torch.cat((self.latents, shard["latents"]))
+                rng = Random(path.name)
+                scenes = shard["scenes"]
+                kept = [i for i, scene in enumerate(scenes) if rng.random() < share_kept(scene)]
+                self.scenes += [scenes[i] for i in kept]
+                self.latents = torch.cat((self.latents, shard["latents"][kept]))
         if not self.scenes:
             raise FileNotFoundError(f"{self.folder} holds no pool_*.pt; run make_pool.py first.")
 

@@ -175,9 +175,10 @@ def load_demo_model(path: Path = WEIGHTS_PATH) -> tuple[Any, Any, Any]:
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
     except Exception as error:
         raise ValueError(
-            f"The demo model's weights {path} cannot be read ({error}); install the node pack again."
+            f"The demo model's weights {path} cannot be read ({error}); "
+            "install the node pack again."
         ) from error
-    if not isinstance(model.model.model_config, comfy.supported_models.SD15) or clip is None:
+    if type(model.model.model_config).__name__ != P2PDemo.__name__ or clip is None:
         raise ValueError(
             f"{path} is not the demo model's weights file; install the node pack again."
         )
