@@ -1,0 +1,181 @@
+"""Runs graphs through ComfyUI's own executor, in this process.
+
+A graph is built node by node; inputs are plain values or links. A node is a link to its first
+output, `node[1]` to its second. Any Python object can be put in, and any link can be taken out:
+
+    graph = Graph()
+    text = graph.add("CLIPTextEncode", clip=graph.value(clip), text="a cat")
+    latent = graph.add("EmptyLatentImage", width=128, height=128, batch_size=1)
+    samples = graph.add("KSampler", model=graph.value(model), positive=text, ..., **SETTINGS)
+    latents = run(graph, samples)["samples"]                # one link: its value
+    samples, cond = run(graph, samples, text)               # several links: a list
+
+`run` validates the graph as the server does and raises GraphError with the node's own message
+when a node fails, Interrupted when the run was cancelled. `Host()` keeps the executor, and so
+the host's cache, over several runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import execution
+
+import nodes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CORE_NODES = ("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p")
+
+
+class GraphError(Exception):
+    """A node failed or the graph is not valid; the text is what the user would read."""
+
+
+class Interrupted(Exception):
+    """The run was cancelled."""
+
+
+class Link:
+    """One output of one node."""
+
+    def __init__(self, node: str, output: int = 0) -> None:
+        self.node, self.output = node, output
+
+    def __getitem__(self, output: int) -> Link:
+        return Link(self.node, output)
+
+    def __iter__(self) -> None:
+        raise TypeError("A link has no length; name its outputs with [0], [1] …")
+
+
+class TestValue:
+    """Puts a Python object into a graph."""
+
+    __test__ = False
+    held: dict[str, Any] = {}
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"key": ("STRING", {})}})
+    RETURN_TYPES = ("*",)
+    FUNCTION = "get"
+
+    def get(self, key: str) -> tuple[Any]:
+        return (self.held[key],)
+
+
+class TestKeep:
+    """Takes an output out of a graph."""
+
+    __test__ = False
+    kept: dict[str, Any] = {}
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"value": ("*", {}), "key": ("STRING", {})}})
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "keep"
+
+    @classmethod
+    def IS_CHANGED(cls, **inputs: Any) -> float:
+        return float("nan")
+
+    def keep(self, value: Any, key: str) -> tuple[()]:
+        self.kept[key] = value
+        return ()
+
+
+class Graph:
+    """A workflow in the format of the server's API."""
+
+    def __init__(self) -> None:
+        self.prompt: dict[str, dict[str, Any]] = {}
+        self.values: dict[str, Any] = {}
+
+    def add(self, class_type: str, **inputs: Any) -> Link:
+        """A node; inputs that are None are left out. Dotted inputs: `**{"edits.edit": link}`."""
+        name = str(len(self.prompt) + 1)
+        self.prompt[name] = {
+            "class_type": class_type,
+            "inputs": {
+                key: [value.node, value.output] if isinstance(value, Link) else value
+                for key, value in inputs.items()
+                if value is not None
+            },
+        }
+        return Link(name)
+
+    def value(self, value: Any) -> Link:
+        """A node whose output is this very object."""
+        key = str(id(value))
+        self.values[key] = value
+        return self.add("TestValue", key=key)
+
+
+class QuietServer:
+    """What the executor talks to instead of the web server; remembers the messages."""
+
+    client_id = None
+    last_node_id = None
+    last_prompt_id = None
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, Any]] = []
+
+    def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
+        self.messages.append((event, data))
+
+
+class Host:
+    """The host's executor; its cache lives as long as this object."""
+
+    def __init__(self) -> None:
+        self.server = QuietServer()
+        arguments = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
+        cache = execution.CacheType.CLASSIC
+        self.executor = execution.PromptExecutor(self.server, cache, arguments)
+
+    def run(self, graph: Graph, *links: Link) -> Any:
+        """The values of the links: one value for one link, else a list."""
+        prompt = dict(graph.prompt)
+        keys = [uuid.uuid4().hex for _ in links]
+        for index, (link, key) in enumerate(zip(links, keys, strict=True)):
+            inputs = {"value": [link.node, link.output], "key": key}
+            prompt[f"keep {index}"] = {"class_type": "TestKeep", "inputs": inputs}
+        TestValue.held = graph.values
+        self.execute(prompt)
+        values = [TestKeep.kept.pop(key) for key in keys]
+        return values[0] if len(values) == 1 else values
+
+    def execute(self, prompt: dict[str, Any]) -> None:
+        run_id = uuid.uuid4().hex
+        valid, error, outputs, node_errors = asyncio.run(
+            execution.validate_prompt(run_id, prompt, None)
+        )
+        if not valid or node_errors:
+            raise GraphError(f"{error} {node_errors}")
+        self.executor.execute(prompt, run_id, {}, outputs)
+        for event, data in self.executor.status_messages:
+            if event == "execution_error":
+                raise GraphError(f"{data['node_type']}: {data['exception_message']}")
+            if event == "execution_interrupted":
+                raise Interrupted(data["node_type"])
+
+
+def run(graph: Graph, *links: Link) -> Any:
+    """Run a graph in a fresh executor."""
+    return Host().run(graph, *links)
+
+
+def load_host() -> None:
+    """Register the nodes of these tests, the host's own that they need, and the pack."""
+    nodes.NODE_CLASS_MAPPINGS.update(TestValue=TestValue, TestKeep=TestKeep)
+    extras = Path(nodes.__file__).parent / "comfy_extras"
+    for name in CORE_NODES:
+        load(extras / f"nodes_{name}.py", "comfy_extras")
+    load(REPOSITORY, "custom_nodes")
+    comfy.model_management.interrupt_current_processing(False)
+
+
+def load(path: Path, parent: str) -> None:
+    if not asyncio.run(nodes.load_custom_node(str(path), module_parent=parent)):
+        raise RuntimeError(f"ComfyUI could not load {path}; its log says why.")
