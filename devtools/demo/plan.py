@@ -16,7 +16,7 @@ PHOTO = {
     "swap": "a photo of a dog sitting on a wooden bench",
     "refine": "a photo of a fluffy cat sitting on a wooden bench",
 }
-DEMO_SETTINGS = {"size": 128, "images": 3, "steps": 20, "cfg": 6.0}
+DEMO_SETTINGS = {"size": 128, "images": 2, "steps": 20, "cfg": 6.0}
 PHOTO_SETTINGS = {"size": 512, "images": 1, "steps": 25, "cfg": 7.5}
 DEMO_SCALES = (-2.0, 0.0, 2.0, 4.0)
 PHOTO_SCALES = (-2.0, 0.0, 2.0)
