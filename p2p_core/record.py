@@ -67,8 +67,9 @@ class Record:
         """The run that made this latent; ValueError if there is none among the last ones."""
         if not self.runs:
             raise ValueError(
-                "This record holds no run. Wire samples from a sampler that uses this "
-                "AttentionController's model, and leave its record_maps switched on."
+                "This record holds no maps. Wire samples from a sampler that uses this "
+                "AttentionController's model, leave its record_maps switched on, and do not limit "
+                "its positive to an area."
             )
         wanted = samples.detach().float().cpu()
         for run in reversed(self.runs):

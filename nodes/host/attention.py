@@ -190,10 +190,13 @@ class AttentionControl:
             return
         height, width = self.maps.size
         if q.shape[1] != height * width:
-            raise ValueError(
-                "Attention maps and local blends need a prompt that covers the whole picture, but "
-                "the controller's positive was limited to an area. Remove the area."
-            )
+            if self.plan.blends:
+                raise ValueError(
+                    "A local blend needs a prompt that covers the whole picture, but the "
+                    "controller's positive was limited to an area. Remove the area or the blend."
+                )
+            self.maps = None  # a record of parts of the picture would mislead
+            return
         maps = attention_map(q[call.rows], k[call.rows], extra["n_heads"])
         if call.cross is not None:
             groups = len(call.rows) // (1 + len(self.edits))

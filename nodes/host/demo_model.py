@@ -40,10 +40,15 @@ TAESD_CHANNELS = 64  # the host's fixed width; ours is narrower
 
 
 class DemoLatents(comfy.latent_formats.LatentFormat):
-    """Latents that are unit-variance as they leave the autoencoder."""
+    """Latents near unit variance as they leave the autoencoder.
+
+    The first three channels are a patch's mean colour, so the host's previews are exact.
+    """
 
     scale_factor = 1.0
     latent_channels = 4
+    latent_rgb_factors = [[2 / 3, 0.0, 0.0], [0.0, 2 / 3, 0.0], [0.0, 0.0, 2 / 3], [0.0, 0.0, 0.0]]
+    latent_rgb_factors_bias = [0.18, 0.02, -0.046]
 
 
 def expand_vocabulary(rows: Tensor, token_ids: Tensor) -> Tensor:

@@ -109,9 +109,9 @@ class _Run:
         if self.steps < 1:
             return
         self.attention.check_reached()
-        if self.plan.record is not None and self.store is not None:
+        if self.plan.record is not None and self.attention.maps is not None:
             masks = self.blending.masks if self.blending is not None else {}
-            self.plan.record.keep(samples, self.store, masks)
+            self.plan.record.keep(samples, self.attention.maps, masks)
 
 
 def _tagged_chunks(conds: dict[str, list[dict]], plan: ControlPlan) -> set[Chunk]:
