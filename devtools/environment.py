@@ -69,7 +69,7 @@ class Environment:
 
     @property
     def log(self) -> Path:
-        return self.folder.with_suffix(".log")
+        return self.folder.parent / f"{self.folder.name}.log"
 
     def is_whole(self) -> bool:
         """Whether set-up came to its end and nothing large has gone missing since."""

@@ -98,7 +98,7 @@ def install_torch(python: Path, accelerated: bool, log: Path) -> None:
 
 def install_torch_with_uv(python: Path, log: Path) -> None:
     """uv knows where CPU builds are published."""
-    packages = [f"torch=={TORCH}", *TORCH_FAMILY]
+    packages = [f"torch=={TORCH}", TORCH_FAMILY[0]]
     options = ["--python", str(python), "--torch-backend", "cpu"]
     try:
         pip_install(python, "uv", log=log)
