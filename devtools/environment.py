@@ -109,18 +109,27 @@ def ensure_environment() -> Environment:
 
 def set_up(environment: Environment) -> None:
     """Make the environment, or only renew its tools; the stamp goes first and comes last."""
-    wanted = digest(REQUIREMENTS.read_bytes())
     if environment.is_whole():
-        if environment.has_tools():  # made by the set-up we waited for
-            return
-        environment.stamp.unlink()
-    else:
-        if environment.folder.exists():
-            install.say("Removing an environment that is incomplete …")
-            remove(environment.folder)
-        make(environment)
+        if not environment.has_tools():  # else made by the set-up we waited for
+            renew_tools(environment)
+        return
+    if environment.folder.exists():
+        install.say("Removing an environment that is incomplete …")
+        remove(environment.folder)
+    make(environment)
     install.install_tools(environment.python, REQUIREMENTS, environment.log)
-    environment.stamp.write_text(wanted, encoding="utf-8")
+    environment.stamp.write_text(digest(REQUIREMENTS.read_bytes()), encoding="utf-8")
+
+
+def renew_tools(environment: Environment) -> None:
+    """The tools' versions have changed; when they cannot be had, the old ones stay in use."""
+    stamp = environment.stamp.read_text(encoding="utf-8")
+    environment.stamp.unlink()
+    try:
+        install.install_tools(environment.python, REQUIREMENTS, environment.log)
+        stamp = digest(REQUIREMENTS.read_bytes())
+    finally:  # only a kill leaves no stamp
+        environment.stamp.write_text(stamp, encoding="utf-8")
 
 
 def make(environment: Environment) -> None:
