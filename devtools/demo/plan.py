@@ -18,7 +18,7 @@ PHOTO = {
 }
 DEMO_SETTINGS = {"size": 128, "images": 2, "steps": 20, "cfg": 6.0}
 PHOTO_SETTINGS = {"size": 512, "images": 1, "steps": 25, "cfg": 7.5}
-DEMO_SCALES = (-2.0, 0.0, 2.0, 4.0)
+DEMO_SCALES = (-2.0, 0.0, 0.5, 2.0)
 PHOTO_SCALES = (-2.0, 0.0, 2.0)
 
 
