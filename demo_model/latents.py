@@ -1,8 +1,9 @@
-"""The demo model's latent: what every 8x8 patch looks like on average.
+"""The demo model's latent: what every 8×8 patch looks like on average.
 
-Three channels are the patch's mean colour, the fourth how much lighter its upper half is than its
-lower half. Fixed by hand, so the diffusion model can be trained before any autoencoder: the encoder
-learns to compute these numbers, the decoder to paint the sharp picture that they come from.
+Three channels are the patch's mean colour, the fourth how much lighter its upper half is than
+its lower half. They are fixed by hand, so the diffusion model does not have to wait for an
+autoencoder: the encoder's weights are set to compute exactly these numbers (`vae.build_encoder`)
+and the decoder learns to paint the sharp picture that they come from.
 """
 
 from __future__ import annotations
