@@ -1,4 +1,4 @@
-"""Does the edit arrive, and does the rest stay? Held-out edits on the demo model, judged by program.
+"""Does the edit arrive, and does the rest stay? Held-out edits on the demo model, judged.
 
     python dev.py python -- benchmarks/fidelity.py --count 300
 
@@ -106,6 +106,7 @@ class Studio:
     def __init__(self, options: argparse.Namespace) -> None:
         import comfy.utils
         import host_run
+
         import nodes
 
         host_run.load_host()

@@ -51,8 +51,9 @@ def arguments() -> argparse.Namespace:
 
 def load_model(name: str) -> tuple:
     """A MODEL and a CLIP: SD1.5's shape with random weights, or the demo model."""
-    import nodes
     import tiny_model
+
+    import nodes
 
     if name == "demo":
         return nodes.NODE_CLASS_MAPPINGS["P2PDemoModel"].execute().args[:2]
@@ -61,9 +62,10 @@ def load_model(name: str) -> tuple:
 
 def runs(model, clip, size: int, steps: int, blend: bool) -> dict[str, Callable[[], torch.Tensor]]:
     """The three runs, each of source and edit, cond and uncond: four rows."""
-    import nodes
     import oracle
     from scenes import Edit
+
+    import nodes
 
     host = nodes.NODE_CLASS_MAPPINGS
 

@@ -28,7 +28,7 @@ class AttentionMaps(io.ComfyNode):
             category="p2p",
             description="Shows where words look: a heat-map sheet for every word, the map as a "
             "mask, and the local blend's mask. Wire the controller's record and the latent that "
-            "its sampler made. For a plain prompt use a P2P Reweight with scale 1.",
+            "its sampler made. For a prompt without an edit use P2P Plain Prompt.",
             search_aliases=["prompt to prompt", "heat map", "daam", "cross attention", "word mask"],
             inputs=[
                 RecordSocket.Input("record", tooltip="From the P2P Attention Controller."),

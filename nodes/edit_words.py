@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..p2p_core.alignment import Aligner
+from ..p2p_core.alignment import Aligner, align_replace
 from ..p2p_core.edits import prompt_edit, with_word_window
 from ..p2p_core.prompt import Prompt
 from ..p2p_core.schedule import checked_window, parse_word_windows
@@ -92,6 +92,12 @@ def make_edit(
         [columns] = find_columns(clip, [target], word)
         edit = with_word_window(edit, columns, window)
     return Edit(clip, edit)
+
+
+def identity_edit(clip: Any, prompt: str) -> Edit:
+    """The edit of a prompt into itself, with the usual windows."""
+    windows = CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS
+    return make_edit(clip, prompt, prompt, align_replace, *windows, word_windows="")
 
 
 def _nonempty(prompt: Prompt, name: str) -> Prompt:

@@ -73,6 +73,10 @@ class LocalBlendMask(io.ComfyNode):
         mask: Any = None,
     ) -> io.NodeOutput:
         prompts = edit.prompt_edit
+        if edit.plain:
+            raise ValueError(
+                "A plain prompt has no edit to confine. Wire a P2P Word Swap, Refine or Reweight."
+            )
         if prompts.blend is not None:
             raise ValueError("This edit has a local blend already. Put all words into one node.")
         [source] = columns_of_all(edit.clip, [prompts.source], source_words)

@@ -7,8 +7,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..p2p_core.alignment import align_replace
-from .edit_words import CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS, columns_of_all, make_edit
+from .edit_words import (
+    CROSS_REPLACE_STEPS,
+    SELF_REPLACE_STEPS,
+    columns_of_all,
+    identity_edit,
+)
 from .host.prompts import Edit
 from .sockets import EditSocket
 
@@ -67,7 +71,8 @@ class Reweight(io.ComfyNode):
         [columns] = columns_of_all(base.clip, [base.prompt_edit.target], words)
         if not columns:
             raise ValueError("words is empty. Name at least one word of the target prompt.")
-        return io.NodeOutput(replace(base, prompt_edit=base.prompt_edit.reweighted(columns, scale)))
+        scaled = base.prompt_edit.reweighted(columns, scale)
+        return io.NodeOutput(replace(base, prompt_edit=scaled, plain=False))
 
 
 def _base_edit(edit: Edit | None, clip: Any, prompt: str) -> Edit:
@@ -79,8 +84,7 @@ def _base_edit(edit: Edit | None, clip: Any, prompt: str) -> Edit:
         return edit
     if clip is None:
         raise ValueError("P2P Reweight got a prompt without a clip. Wire the checkpoint's CLIP.")
-    windows = CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS
-    return make_edit(clip, prompt, prompt, align_replace, *windows, word_windows="")
+    return identity_edit(clip, prompt)
 
 
 NODES = [Reweight]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from p2p_core.alignment import align_refine, align_replace, common_words
 from spelled_prompts import CHUNK, prompt
+
+from p2p_core.alignment import align_refine, align_replace, common_words
 
 
 def partners(mapper: torch.Tensor, column: int) -> dict[int, float]:

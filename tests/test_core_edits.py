@@ -6,6 +6,9 @@ import math
 
 import pytest
 import torch
+from spelled_prompts import CHUNK, prompt
+from torch import Tensor
+
 from p2p_core.alignment import align_replace
 from p2p_core.attention import (
     CrossEdit,
@@ -16,8 +19,6 @@ from p2p_core.attention import (
 )
 from p2p_core.edits import PromptEdit, prompt_edit, with_word_window
 from p2p_core.schedule import Window, checked_window, parse_word_windows, step_index
-from spelled_prompts import CHUNK, prompt
-from torch import Tensor
 
 torch.manual_seed(0)
 

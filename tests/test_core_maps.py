@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from p2p_core.attention import CrossEdit, edit_rows
 from p2p_core.local_blend import (
     LocalBlend,

@@ -171,3 +171,20 @@ def test_maps_need_a_record_of_their_own_run(record_maps: bool, message: str) ->
     maps = s.graph.add("P2PAttentionMaps", record=control[3], samples=other, words="cat")
     with pytest.raises(GraphError, match=message):
         run(s.graph, maps)
+
+
+def test_a_plain_prompt_is_mapped_without_an_edit() -> None:
+    s = scene(WIDE)
+    edit = s.graph.add("P2PPlainPrompt", clip=s.clip, prompt=SOURCE)
+    control = s.graph.add("P2PAttentionController", model=s.model, latent=s.latent, edit=edit)
+    samples = s.sample(control, control[1], control[2])
+    maps = s.graph.add("P2PAttentionMaps", record=control[3], samples=samples, words="red cat")
+    latents, mask, blend_mask = run(s.graph, samples, maps[1], maps[2])
+    assert latents["samples"].shape[0] == 1
+    assert distance(latents["samples"], plain(SOURCE, WIDE)) < 1e-6
+    assert mask.shape == (1, 192, 256) and 0.99 < float(mask.max()) <= 1
+    assert bool((blend_mask == 1).all())
+    s = scene(WIDE)
+    edit = s.graph.add("P2PPlainPrompt", clip=s.clip, prompt=SOURCE)
+    with pytest.raises(GraphError, match="no edit to confine"):
+        run(s.graph, s.graph.add("P2PLocalBlendMask", edit=edit, source_words="cat"))

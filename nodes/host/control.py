@@ -27,13 +27,14 @@ def control(
     layers = text_attention_layers(model)
     _check_same_source(edits)
     first = edits[0]
-    prompts = [first.prompt_edit.source, *(edit.prompt_edit.target for edit in edits)]
+    made = tuple(edit.prompt_edit for edit in edits if not edit.plain)
+    prompts = [first.prompt_edit.source, *(edit.target for edit in made)]
     positive = encode_rows(first.clip, [prompt.text for prompt in prompts])
     _check_width(model, positive[0][0])
     record = Record(tuple(prompts), partial(find_columns, first.clip, prompts))
     plan = ControlPlan(
         tag=uuid4().hex,
-        edits=tuple(edit.prompt_edit for edit in edits),
+        edits=made,
         tokens=positive[0][0].shape[1],
         layers=layers,
         self_attention_limit=self_replace_tokens or None,

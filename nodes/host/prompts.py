@@ -18,10 +18,14 @@ WORD_END = "</w>"
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """P2P_EDIT: an edit of a prompt, and the CLIP that reads its words."""
+    """P2P_EDIT: an edit of a prompt, and the CLIP that reads its words.
+
+    plain: there is nothing to edit, only the source is made (its prompt_edit is the identity).
+    """
 
     clip: Any
     prompt_edit: PromptEdit
+    plain: bool = False
 
 
 class _Token(NamedTuple):

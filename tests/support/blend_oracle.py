@@ -76,6 +76,20 @@ def threshold(maps: Tensor, size: tuple[int, int], limit: float, pool: bool) -> 
     return (maps / maps.max()).gt(limit)
 
 
+def region(
+    maps: tuple[Tensor, Tensor], clip: CLIP, edit: Edit, blend: Blend, size: tuple[int, int]
+) -> Tensor:
+    """The mask of one edit, from the source row's and its own maps, (h, w, T) each."""
+    mask, less = torch.zeros(2, *size, dtype=torch.bool)
+    sides = ((edit.source, blend.source_words), (edit.target, blend.target_words))
+    for prompt_maps, (prompt, words) in zip(maps, sides, strict=True):
+        if chosen := columns(clip, prompt, words):
+            mask |= threshold(prompt_maps[..., chosen].sum(-1), size, blend.threshold, True)
+        if chosen := columns(clip, prompt, blend.subtract_words):
+            less |= threshold(prompt_maps[..., chosen].sum(-1), size, blend.threshold, False)
+    return mask & ~less
+
+
 def euler(denoise: Callable, x: Tensor, sigmas: Tensor, noise: Callable) -> Step:
     for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
         x = x + (x - denoise(x, sigma)) / sigma * (after - sigma)
@@ -146,7 +160,9 @@ def blended(
     coarse: (h, w) of the attention layers whose maps make the masks.
     """
     s, group = settings, 1 + len(edits)
-    attention = CapturingAttention([make_plan(clip, edit) for edit, _ in edits], coarse[0] * coarse[1])
+    attention = CapturingAttention(
+        [make_plan(clip, edit) for edit, _ in edits], coarse[0] * coarse[1]
+    )
     patched = model.clone()
     for place in ("input", "middle", "output"):
         for number in range(12):
@@ -158,31 +174,17 @@ def blended(
 
     def blend(x: Tensor) -> Tensor:
         masks.clear()
+        x = x.clone()
         for row in range(len(x)):
             if not (number := row % group):
                 continue
-            edit, blend = edits[number - 1]
+            edit, wanted = edits[number - 1]
+            maps = attention.total.unflatten(1, coarse)
+            pair = (maps[row - number], maps[row])
             mask = torch.ones(size, dtype=torch.bool)
-            if blend is not None:
-                maps = attention.total.unflatten(1, coarse)
-
-                def region(words: str, pool: bool, row=row, number=number, edit=edit, blend=blend):
-                    out = torch.zeros(size, dtype=torch.bool)
-                    for at, prompt in ((row - number, edit.source), (row, edit.target)):
-                        if chosen := columns(clip, prompt, words):
-                            summed = maps[at][..., chosen].sum(-1)
-                            out |= threshold(summed, size, blend.threshold, pool)
-                    return out
-
-                mask = torch.zeros(size, dtype=torch.bool)
-                source = columns(clip, edit.source, blend.source_words)
-                target = columns(clip, edit.target, blend.target_words)
-                for at, chosen in ((row - number, source), (row, target)):
-                    if chosen:
-                        mask |= threshold(maps[at][..., chosen].sum(-1), size, blend.threshold, True)
-                mask &= ~region(blend.subtract_words, False)
+            if wanted is not None:
+                mask = region(pair, clip, edit, wanted, size)
             masks.append(mask)
-            x = x.clone()
             x[row] = torch.where(mask, x[row], x[row - number])
         return x
 
