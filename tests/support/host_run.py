@@ -18,6 +18,7 @@ the host's cache, over several runs.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from typing import Any
 import comfy.model_management
 import execution
 
-import nodes
+# The host's, not this repository's package of that name.
+host_nodes: Any = importlib.import_module("nodes")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORE_NODES = ("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p")
@@ -131,7 +133,7 @@ class Host:
     def __init__(self) -> None:
         self.server = QuietServer()
         arguments = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
-        cache = execution.CacheType.CLASSIC
+        cache: Any = execution.CacheType.CLASSIC
         self.executor = execution.PromptExecutor(self.server, cache, arguments)
 
     def run(self, graph: Graph, *links: Link) -> Any:
@@ -168,8 +170,8 @@ def run(graph: Graph, *links: Link) -> Any:
 
 def load_host() -> None:
     """Register the nodes of these tests, the host's own that they need, and the pack."""
-    nodes.NODE_CLASS_MAPPINGS.update(TestValue=TestValue, TestKeep=TestKeep)
-    extras = Path(nodes.__file__).parent / "comfy_extras"
+    host_nodes.NODE_CLASS_MAPPINGS.update(TestValue=TestValue, TestKeep=TestKeep)
+    extras = Path(host_nodes.__file__).parent / "comfy_extras"
     for name in CORE_NODES:
         load(extras / f"nodes_{name}.py", "comfy_extras")
     load(REPOSITORY, "custom_nodes")
@@ -177,5 +179,5 @@ def load_host() -> None:
 
 
 def load(path: Path, parent: str) -> None:
-    if not asyncio.run(nodes.load_custom_node(str(path), module_parent=parent)):
+    if not asyncio.run(host_nodes.load_custom_node(str(path), module_parent=parent)):
         raise RuntimeError(f"ComfyUI could not load {path}; its log says why.")

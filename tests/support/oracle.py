@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import comfy.sample
+import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
@@ -149,14 +150,14 @@ def make_plan(clip: CLIP, edit: Edit) -> Plan:
     for line in edit.word_windows.splitlines():
         word, _, window = line.rpartition(":")
         start, end = (float(number) for number in window.split("-"))
-        columns = sorted(target.find(read_words(clip, word)))
+        columns = list(target.find(read_words(clip, word)))
         windows[columns] = torch.tensor([start, end], dtype=torch.float64)
     equalizer = torch.ones(TOKENS)
     for phrases, scale in edit.scales:
-        columns: set[int] = set()
+        scaled: set[int] = set()
         for phrase in phrases.replace("\n", ",").split(","):
-            columns |= target.find(read_words(clip, phrase.strip()))
-        equalizer[sorted(columns)] *= scale
+            scaled |= target.find(read_words(clip, phrase.strip()))
+        equalizer[list(scaled)] *= scale
     return Plan(mapper, refine, equalizer, windows, (0.0, edit.self_))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import comfy.model_base
 import comfy.model_management
@@ -77,7 +78,7 @@ def randomize(module: torch.nn.Module, seed: int, gains: dict[str, float]) -> No
                 parameter.copy_(0.1 * noise)
 
 
-def tiny_unet(kind: type[TinySD15] = TinySD15, seed: int = 1, **changes: object) -> ModelPatcher:
+def tiny_unet(kind: type[TinySD15] = TinySD15, seed: int = 1, **changes: Any) -> ModelPatcher:
     """A MODEL; changes go to the UNet's sizes, e.g. context_dim."""
     config = kind({**UNET, **changes})
     config.unet_config["num_heads"] = UNET["num_heads"]
