@@ -42,7 +42,7 @@ GROWN = 6  # pixels around the objects that count as theirs
 
 @dataclass(frozen=True)
 class Case:
-    """An edit whose outcome is known. words: in source and target, where the change may show."""
+    """An edit whose outcome is known. words: of source and target, that mark the object."""
 
     kind: str
     source: Prompt
@@ -64,26 +64,28 @@ def other(name: str, names: list[str], step: int) -> str:
 def colour_swap(prompt: Prompt, step: int) -> Case:
     noun = prompt.nouns[0]
     names = [name for name in COLOURS if name != prompt.background]
-    target = prompt.with_noun(colour=other(noun.colour or "", names, step))
-    return Case("colour swap", prompt, target, (noun.shape, noun.shape))
+    colour = noun.colour or ""
+    target = prompt.with_noun(colour=other(colour, names, step))
+    return Case("colour swap", prompt, target, (colour, target.nouns[0].colour or ""))
 
 
 def shape_swap(prompt: Prompt, step: int) -> Case:
     noun = prompt.nouns[0]
     shape = other(noun.shape, list(SHAPES), step)
-    return Case("shape swap", prompt, prompt.with_noun(shape=shape), (noun.shape, shape))
+    colour = noun.colour or ""
+    return Case("shape swap", prompt, prompt.with_noun(shape=shape), (colour, colour))
 
 
 def adjective_added(prompt: Prompt, step: int) -> Case:
-    shape = prompt.nouns[0].shape
-    return Case("adjective added", prompt, prompt.with_noun(texture="striped"), (shape, shape))
+    colour = prompt.nouns[0].colour or ""
+    words = (colour, f"{colour}, striped")
+    return Case("adjective added", prompt, prompt.with_noun(texture="striped"), words)
 
 
 def word_scaled(prompt: Prompt, step: int) -> Case:
     """The texture's word at 0: the texture must go."""
-    source = prompt.with_noun(texture="striped")
-    shape = prompt.nouns[0].shape
-    return Case("word scaled to 0", source, prompt, (shape, shape))
+    colour = prompt.nouns[0].colour or ""
+    return Case("word scaled to 0", prompt.with_noun(texture="striped"), prompt, (colour, colour))
 
 
 KINDS: tuple[Callable[[Prompt, int], Case], ...] = (
@@ -145,8 +147,6 @@ class Studio:
         """The source and the edit made by every method."""
         edit = self.edit(case)
         source_words, target_words = case.words
-        if case.kind.startswith("word scaled"):
-            target_words = source_words
         [blended] = self.node(
             "P2PLocalBlendMask",
             edit=edit,

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from devtools.demo.checkpoint import check_checkpoint
 from devtools.demo.client import Comfy, DemoError, running_server
-from devtools.demo.graphs import OUTPUT_ID, Settings, Workflow, build_graph
+from devtools.demo.graphs import MAPS_ID, OUTPUT_ID, Settings, Workflow, build_graph
 from devtools.demo.plan import plan_settings, plan_workflows
 from devtools.demo.progress import Steps
 from devtools.demo.sheet import Column, contact_sheet
@@ -32,6 +32,7 @@ class Result:
 
     workflow: Workflow
     pictures: list[Image.Image]
+    heat_maps: list[Path]
     seconds: float
 
     def column(self, place: int) -> tuple[Image.Image, ...]:
@@ -74,7 +75,11 @@ async def make_pictures(comfy: Comfy, settings: Settings, workflow: Workflow, ou
         stem = f"{workflow.name.replace(' ', '-')}_{row + 1}_{name}"
         (out / f"{stem}.png").write_bytes(data)
         pictures.append(Image.open(io.BytesIO(data)))
-    return Result(workflow, pictures, seconds)
+    heat_maps = []
+    for number, image in enumerate(outputs.get(MAPS_ID, {}).get("images", []), start=1):
+        heat_maps.append(out / f"{workflow.name.replace(' ', '-')}_heat-map-{number}.png")
+        heat_maps[-1].write_bytes(await comfy.picture(image))
+    return Result(workflow, pictures, heat_maps, seconds)
 
 
 def make_sheet(settings: Settings, results: list[Result]) -> Image.Image:
@@ -122,6 +127,8 @@ def report(results: list[Result], sheet: Path, seconds: float) -> None:
     console.print(f"{'in all':<26} {seconds:6.1f} s")
     console.print(f"Pictures:      {sheet.parent}", soft_wrap=True)
     console.print(f"Contact sheet: {sheet}", soft_wrap=True)
+    for path in (path for result in results for path in result.heat_maps):
+        console.print(f"Heat map:      {path}", soft_wrap=True)
 
 
 def end_like_ctrl_c(*_: object) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 SAMPLER_ID = "sampler"
 OUTPUT_ID = "output"
+MAPS_ID = "heat maps"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Panel:
     target: str
     words: str = ""
     scale: float = 1.0
+    blend: tuple[str, str] | None = None  # words of source and target that mark the region
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Workflow:
 
     name: str
     panels: tuple[Panel, ...]
+    map_words: str = ""  # words whose heat maps are wanted
 
 
 def build_graph(settings: Settings, workflow: Workflow) -> dict[str, Any]:
@@ -64,6 +67,10 @@ def build_graph(settings: Settings, workflow: Workflow) -> dict[str, Any]:
     add(graph, "decode", "VAEDecode", samples=[SAMPLER_ID, 0], vae=["model", 2])
     prefix = workflow.name.replace(" ", "-")
     add(graph, OUTPUT_ID, "SaveImage", images=["decode", 0], filename_prefix=prefix)
+    if workflow.map_words:
+        wired = {"record": ["controller", 3], "samples": [SAMPLER_ID, 0], "image": ["decode", 0]}
+        add(graph, "maps", "P2PAttentionMaps", words=workflow.map_words, **wired)
+        add(graph, MAPS_ID, "SaveImage", images=["maps", 0], filename_prefix="heat-maps")
     return graph
 
 
@@ -83,10 +90,13 @@ def add_edit(graph: dict[str, Any], name: str, source: str, panel: Panel) -> lis
     prompts = {"source_prompt": source, "target_prompt": panel.target}
     windows = {"cross_replace_steps": 0.8, "self_replace_steps": 0.4, "word_windows": ""}
     edit = add(graph, name, panel.node, clip=["model", 1], **prompts, **windows)
-    if not panel.words:
-        return edit
-    scaled = {"words": panel.words, "scale": panel.scale}
-    return add(graph, f"{name}_scaled", "P2PReweight", edit=edit, **scaled)
+    if panel.words:
+        scaled = {"words": panel.words, "scale": panel.scale}
+        edit = add(graph, f"{name}_scaled", "P2PReweight", edit=edit, **scaled)
+    if panel.blend:
+        marked = {"source_words": panel.blend[0], "target_words": panel.blend[1]}
+        edit = add(graph, f"{name}_blended", "P2PLocalBlendMask", edit=edit, **marked)
+    return edit
 
 
 def add_sampler(graph: dict[str, Any], settings: Settings) -> None:

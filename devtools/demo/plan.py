@@ -50,14 +50,20 @@ def plan_settings(arguments: argparse.Namespace) -> Settings:
 
 
 def plan_workflows(arguments: argparse.Namespace) -> list[Workflow]:
-    """Word swap, refine, and reweight at several scales."""
+    """Word swap, the same with a local blend, refine, and reweight at several scales."""
     prompts = plan_prompts(arguments)
     refined = prompts["refine"]
     words = arguments.words or ", ".join(new_words(prompts["source"], refined))
     scales = arguments.scales or (DEMO_SCALES if arguments.checkpoint is None else PHOTO_SCALES)
     scaled = [Panel(f"reweight {scale:g}", "P2PRefine", refined, words, scale) for scale in scales]
+    source, target = prompts["source"], prompts["swap"]
+    blend = (", ".join(new_words(target, source)), ", ".join(new_words(source, target)))
+    swap = (
+        Panel("word swap", "P2PWordSwap", target),
+        Panel("swap + local blend", "P2PWordSwap", target, blend=blend),
+    )
     return [
-        Workflow("word swap", (Panel("word swap", "P2PWordSwap", prompts["swap"]),)),
+        Workflow("word swap", swap, map_words=", ".join(blend)),
         Workflow("refine", (Panel("refine", "P2PRefine", refined),)),
         Workflow("reweight", tuple(scaled)),
     ]
