@@ -60,7 +60,8 @@ def edited_map(maps: Tensor, edit: CrossEdit) -> Tensor:
 class MapStore:
     """Sums of one run's coarse maps, (rows, h * w, T), in a bounded number of bins of steps.
 
-    Memory: bins * rows * h * w * T * 4 bytes.
+    The sum over the whole run is kept beside them, since a local blend asks for it at every step.
+    Memory: (bins + 1) * rows * h * w * T * 4 bytes.
     """
 
     def __init__(self, size: tuple[int, int], steps: int, bins: int) -> None:
@@ -68,16 +69,18 @@ class MapStore:
         self.steps = steps
         self.bins = min(bins, steps)
         self._sums: dict[int, Tensor] = {}
+        self._total: Tensor | None = None
 
     def add(self, step: int, maps: Tensor) -> None:
         """Add one layer's maps, (rows, h * w, T), at a step."""
         index = step * self.bins // self.steps
         self._sums[index] = self._sums[index] + maps if index in self._sums else maps
+        self._total = maps if self._total is None else self._total + maps
 
     @property
     def tokens(self) -> int:
         """Columns of the stored maps, T; 0 while there are none."""
-        return next((value.shape[-1] for value in self._sums.values()), 0)
+        return 0 if self._total is None else self._total.shape[-1]
 
     def words(
         self, rows: Sequence[int], columns: Sequence[int], window: Window = WHOLE_RUN
@@ -87,6 +90,8 @@ class MapStore:
         Unnormalised. Raises ValueError if the window holds no recorded step.
         """
         sums = [value for i, value in self._sums.items() if window.holds(i, self.bins)]
+        if self._total is not None and window == WHOLE_RUN:
+            sums = [self._total]
         if not sums:
             raise ValueError(
                 f"No attention was recorded between {window.start:g} and {window.end:g} of the "
@@ -98,6 +103,9 @@ class MapStore:
     def kept(self) -> MapStore:
         """The same sums for later: on the CPU, in half precision, scaled so that they fit it."""
         kept = MapStore(self.size, self.steps, self.bins)
-        peak = max((float(value.abs().max()) for value in self._sums.values()), default=1.0)
+        if self._total is None:
+            return kept
+        peak = self._total.abs().max()
         kept._sums = {i: (value / peak).half().cpu() for i, value in self._sums.items()}
+        kept._total = (self._total / peak).half().cpu()
         return kept
