@@ -53,6 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     save_file(checkpoint(torch.load(args.unet), torch.load(args.vae)), args.out)
+    args.out.chmod(0o644)
     logging.info("%s: %.2f MiB", args.out, args.out.stat().st_size / 2**20)
 
 

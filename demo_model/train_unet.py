@@ -31,6 +31,7 @@ CAPTION_DROP = 0.1
 WORDS_ONLY = 0.92  # share of samples whose end-of-text and padding outputs say nothing
 UNKNOWN_WORD = 0.03
 WEIGHT_CAP = 20.0
+SHAPE_TIMES = (0.45, 0.95)  # shares of the schedule
 EMA_EVERY = 8
 
 
@@ -41,18 +42,38 @@ def caption_words() -> list[str]:
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 
-def share_kept(scene: Scene) -> float:
-    """Share of such scenes that is trained on: pairs and dots are rarer than in the world, so
-    that single objects come first."""
+def share_kept(scene: Scene, shapes_first: bool) -> float:
+    """Share of such scenes that is trained on: single plain objects come first.
+
+    Pairs and dots are always rarer than in the world; with shapes_first so are textures and
+    small objects, whose shapes are hard to see.
+    """
+    textures = {thing.texture for thing in scene.things} - {None}
     share = 0.2 if len(scene.things) > 1 else 1.0
-    return share * 0.3 if any(thing.texture == "dotted" for thing in scene.things) else share
+    share *= 0.3 if "dotted" in textures else 1.0
+    if shapes_first:
+        share *= 0.25 if textures else 1.0
+        share *= 0.2 if any(thing.size == "small" for thing in scene.things) else 1.0
+    return share
+
+
+def draw_times(count: int, shapes_first: bool) -> Tensor:
+    """Schedule steps (B,), one per stratum: less variance than independent draws.
+
+    With shapes_first three quarters lie where the noise hides shapes, but not yet everything.
+    """
+    share = (torch.arange(count) + torch.rand(count)) / count
+    if shapes_first:
+        low, high = SHAPE_TIMES
+        share = torch.where(share < 0.75, low + (high - low) * share / 0.75, (share - 0.75) * 4)
+    return (share * 1000).long()
 
 
 class Pool:
     """All encoded scenes on disk; `refresh` takes in shards that arrived since."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, shapes_first: bool) -> None:
+        self.folder, self.shapes_first = folder, shapes_first
         self.names: set[str] = set()
         self.scenes: list[Scene] = []
         self.latents = torch.empty(0, 4, 16, 16, dtype=torch.half)
@@ -66,7 +87,8 @@ class Pool:
                 self.names.add(path.name)
                 rng = Random(path.name)
                 scenes = shard["scenes"]
-                kept = [i for i, scene in enumerate(scenes) if rng.random() < share_kept(scene)]
+                shares = [share_kept(scene, self.shapes_first) for scene in scenes]
+                kept = [i for i, share in enumerate(shares) if rng.random() < share]
                 self.scenes += [scenes[i] for i in kept]
                 self.latents = torch.cat((self.latents, shard["latents"][kept]))
         if not self.scenes:
@@ -140,8 +162,7 @@ class Trainer:
     def loss(self, latents: Tensor, rows: Tensor) -> Tensor:
         """Weighted noise-prediction error: weight min(1 + 1/snr, 20), normalised."""
         count = len(latents)
-        # one time per stratum of the schedule: less variance than independent draws
-        times = ((torch.arange(count) + torch.rand(count)) / count * 1000).long()
+        times = draw_times(count, self.args.shapes_first)
         alpha = self.alphas[times].view(-1, 1, 1, 1)
         noise = torch.randn_like(latents)
         x = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
@@ -192,12 +213,13 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--shapes-first", action="store_true", help="see share_kept, draw_times")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    rng, pool, trainer = Random(args.seed), Pool(args.pool), Trainer(args)
+    rng, pool, trainer = Random(args.seed), Pool(args.pool, args.shapes_first), Trainer(args)
     if args.resume:
         trainer.load(args.resume)
     start, first, mean = time.monotonic(), trainer.step_count, 0.0
