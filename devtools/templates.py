@@ -1,0 +1,195 @@
+"""The pack's workflow templates, and how a graph of ComfyUI's API becomes one of its page.
+
+`python dev.py python -- -m devtools.templates_make` writes them into workflows/.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+Link = list[Any]  # [id of the node, number of its output], as in the API
+
+PACK = "comfyui-p2p"
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+OPTIONAL_SHAPE = 7  # how the page draws the socket of an optional input
+
+TITLE, SLOT, LINE, TEXT = 30, 20, 24, 76  # heights
+GAP_X, GAP_Y = 60, 85  # the page's other way of drawing ("Nodes 2.0") makes nodes higher
+WIDTHS = {"P2PDemoModel": 260, "PreviewImage": 440, "VAEDecode": 200, "MaskToImage": 290}
+PICTURE = {"PreviewImage": 230}  # space for pictures below the sockets
+NOTE_HEIGHT = 160
+
+
+@dataclass
+class Template:
+    """A graph in the API's format, with a column and a title for every node."""
+
+    name: str
+    note: str
+    captions: tuple[str, ...] = ()  # of the thumbnail's pictures
+    graph: Json = field(default_factory=dict)
+    columns: dict[str, int] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+    models: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, column: int, class_type: str, title: str = "", /, **inputs: Any) -> Link:
+        """A node; returns a link to its first output. Columns fill from the top."""
+        node_id = str(len(self.graph) + 1)
+        self.graph[node_id] = {"class_type": class_type, "inputs": inputs}
+        self.columns[node_id] = column
+        if title:
+            self.titles[node_id] = title
+        return [node_id, 0]
+
+
+def output(link: Link, number: int) -> Link:
+    """Another output of the same node."""
+    return [link[0], number]
+
+
+def page_workflow(template: Template, schemas: Mapping[str, Json]) -> Json:
+    """The template in the format that ComfyUI's page saves and loads; schemas: /object_info."""
+    nodes = [
+        page_node(template, node_id, schemas[node["class_type"]])
+        for node_id, node in template.graph.items()
+    ]
+    nodes.append(note_node(len(nodes) + 1, template.note))
+    place_in_columns(nodes, {**template.columns, str(len(nodes)): 0})
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK}/{template.name}")),
+        "revision": 0,
+        "last_node_id": len(nodes),
+        "last_link_id": len(links := connect(nodes, template.graph)),
+        "nodes": nodes,
+        "links": links,
+        "groups": [],
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+    }
+
+
+def page_node(template: Template, node_id: str, schema: Json) -> Json:
+    """A node with its sockets, not yet linked, and its widgets' values in the schema's order."""
+    class_type = schema["name"]
+    given = template.graph[node_id]["inputs"]
+    inputs = input_slots(schema)
+    if unknown := set(given) - {slot["name"] for slot in inputs}:
+        raise ValueError(f"{template.name}: {class_type} has no input {', '.join(unknown)}.")
+    source = PACK if schema["python_module"].startswith("custom_nodes") else "comfy-core"
+    properties: Json = {"cnr_id": source, "Node name for S&R": class_type}
+    if class_type == "CheckpointLoaderSimple":
+        properties["models"] = template.models
+    outputs = zip(schema["output_name"], schema["output"], strict=True)
+    node: Json = {
+        "id": int(node_id),
+        "type": class_type,
+        "pos": [0, 0],
+        "size": node_size(schema, inputs),
+        "flags": {},
+        "order": int(node_id) - 1,
+        "mode": 0,
+        "inputs": inputs,
+        "outputs": [{"name": name, "type": type_, "links": None} for name, type_ in outputs],
+        "properties": properties,
+        "widgets_values": widget_values(schema, given),
+    }
+    return {**node, "title": title} if (title := template.titles.get(node_id)) else node
+
+
+def specs(schema: Json) -> list[tuple[str, str, Json, bool]]:
+    """(name, type, options, is it optional) of every input, in order."""
+    found = []
+    for part in ("required", "optional"):
+        for name, (type_, *options) in schema["input"].get(part, {}).items():
+            type_ = "COMBO" if isinstance(type_, list) else type_
+            found.append((name, type_, options[0] if options else {}, part == "optional"))
+    return found
+
+
+def input_slots(schema: Json) -> list[Json]:
+    """Sockets first, then widgets: that is the page's order."""
+    sockets: list[Json] = []
+    widgets: list[Json] = []
+    for name, type_, _, optional in specs(schema):
+        slot: Json = {"name": name, "type": type_, "link": None}
+        if optional:
+            slot["shape"] = OPTIONAL_SHAPE
+        if type_ in WIDGET_TYPES:
+            widgets.append({**slot, "widget": {"name": name}})
+        else:
+            sockets.append(slot)
+    return sockets + widgets
+
+
+def widget_values(schema: Json, given: Json) -> list[Any]:
+    """The given values or the defaults; a seed has a second widget behind it."""
+    values: list[Any] = []
+    for name, type_, options, _ in specs(schema):
+        if type_ in WIDGET_TYPES:
+            values.append(given[name] if name in given else options["default"])
+            if options.get("control_after_generate"):
+                values.append("fixed")
+    return values
+
+
+def node_size(schema: Json, inputs: list[Json]) -> list[int]:
+    sockets = sum("widget" not in slot for slot in inputs)
+    height = SLOT * max(sockets, len(schema["output"])) + PICTURE.get(schema["name"], 0)
+    for _, type_, options, _ in specs(schema):
+        if type_ in WIDGET_TYPES:
+            lines = 2 if options.get("control_after_generate") else 1
+            height += TEXT if options.get("multiline") else LINE * lines
+    return [WIDTHS.get(schema["name"], 330), height + 14]
+
+
+def note_node(number: int, text: str) -> Json:
+    """A note exists in the page only; the server never sees it."""
+    return {
+        "id": number,
+        "type": "MarkdownNote",
+        "pos": [0, 0],
+        "size": [330, NOTE_HEIGHT],
+        "flags": {},
+        "order": number - 1,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "title": "How to use this",
+        "properties": {},
+        "widgets_values": [text],
+        "color": "#432",
+        "bgcolor": "#653",
+    }
+
+
+def connect(nodes: list[Json], graph: Json) -> list[list[Any]]:
+    """Enter the graph's links into the nodes; returns the page's list of links."""
+    by_id = {str(node["id"]): node for node in nodes}
+    links: list[list[Any]] = []
+    for node_id, api_node in graph.items():
+        for slot, socket in enumerate(by_id[node_id]["inputs"]):
+            value = api_node["inputs"].get(socket["name"])
+            if isinstance(value, list):
+                source = by_id[value[0]]["outputs"][value[1]]
+                number = len(links) + 1
+                socket["link"] = number
+                source["links"] = [*(source["links"] or []), number]
+                links.append([number, int(value[0]), value[1], int(node_id), slot, source["type"]])
+    return links
+
+
+def place_in_columns(nodes: list[Json], columns: Mapping[str, int]) -> None:
+    """Columns from left to right, nodes from top to bottom, without overlaps."""
+    x = 0
+    for column in range(1 + max(columns.values())):
+        inside = [node for node in nodes if columns[str(node["id"])] == column]
+        y = 0
+        for node in inside:
+            node["pos"] = [x, y]
+            y += node["size"][1] + TITLE + GAP_Y
+        x += max(node["size"][0] for node in inside) + GAP_X

@@ -1,0 +1,113 @@
+"""Writes the workflow templates and their thumbnails: the real ComfyUI runs the demo's graphs.
+
+python dev.py python -- -m devtools.templates_make
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from devtools.demo.client import Comfy, DemoError, running_server
+from devtools.environment import REPOSITORY
+from devtools.server import prepare_base_folder
+from devtools.templates import Template, page_workflow
+from devtools.templates_graphs import DEMO_SIZE, templates
+
+WORKFLOWS = REPOSITORY / "workflows"
+SIDE = 400  # of a thumbnail, pixels
+QUALITY = 88
+GAP = 8
+LETTERS = 30  # in a line of a card
+INK, PAPER = "#222", "#f4f1ea"
+
+
+async def make(comfy: Comfy) -> None:
+    await comfy.wait_until_ready()
+    async with comfy.session.get("/object_info") as answer:
+        schemas = await answer.json()
+    for template in templates():
+        text = json.dumps(page_workflow(template, schemas), indent=1, ensure_ascii=False)
+        (WORKFLOWS / f"{template.name}.json").write_text(text + "\n", encoding="utf-8")
+        if template.models:  # they are not here
+            thumbnail = card(template)
+        else:
+            thumbnail = sheet(await pictures(comfy, template), template.captions)
+        thumbnail.save(WORKFLOWS / f"{template.name}.jpg", quality=QUALITY)
+        sys.stdout.write(f"{template.name}\n")
+
+
+async def pictures(comfy: Comfy, template: Template) -> list[Image.Image]:
+    """All that the template's previews show, in the order of its nodes."""
+    outputs: dict[str, Any] = await comfy.run(template.graph, lambda *_: None)
+    found = []
+    for node_id in sorted(outputs, key=int):
+        for image in outputs[node_id].get("images", []):
+            found.append(Image.open(io.BytesIO(await comfy.picture(image))).convert("RGB"))
+    return found
+
+
+def sheet(images: list[Image.Image], captions: Sequence[str]) -> Image.Image:
+    """The pictures of the model's own size (no heat maps), one below the other with captions."""
+    images = [image for image in images if image.size == (DEMO_SIZE, DEMO_SIZE)]
+    canvas = Image.new("RGB", (SIDE, SIDE), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    side = (SIDE - GAP * (len(images) + 1)) // len(images)
+    size = 24 if len(images) == 2 else 22
+    letters = round(1.9 * (SIDE - side - 3 * GAP) / size)
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        y = GAP + place * (side + GAP)
+        canvas.paste(image.resize((side, side), Image.Resampling.LANCZOS), (GAP, y))
+        draw.multiline_text(
+            (side + 3 * GAP, y + side // 2),
+            textwrap.fill(caption, letters),
+            fill=INK,
+            font=ImageFont.load_default(size),
+            spacing=6,
+            anchor="lm",
+        )
+    return canvas
+
+
+def card(template: Template) -> Image.Image:
+    """The two prompts, for a model that is not here."""
+    [edit] = [node for node in template.graph.values() if node["class_type"] == "P2PWordSwap"]
+    canvas = Image.new("RGB", (SIDE, SIDE), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    y = 70
+    for size, text in (
+        (34, "Word swap"),
+        (20, "Stable Diffusion 1.5"),
+        (22, textwrap.fill(edit["inputs"]["source_prompt"], LETTERS)),
+        (22, textwrap.fill(edit["inputs"]["target_prompt"], LETTERS)),
+    ):
+        font = ImageFont.load_default(size)
+        draw.multiline_text((30, y), text, fill=INK, font=font, spacing=6)
+        y = draw.multiline_textbbox((30, y), text, font=font, spacing=6)[3] + 24
+    return canvas
+
+
+async def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="p2p-templates-", ignore_cleanup_errors=True) as folder:
+        base = prepare_base_folder(Path(folder))
+        log = base / "comfyui.log"
+        try:
+            async with running_server(base, log) as comfy:
+                await make(comfy)
+        except DemoError as error:
+            sys.stderr.write(f"{error}\n{log.read_text(encoding='utf-8')[-2000:]}")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
