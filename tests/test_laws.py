@@ -13,7 +13,7 @@ TOLERANCE = 1e-4
 SWAP = Edit("swap", "a photo of a blue dog on a bench")
 REFINE = Edit("refine", "a photo of a fluffy red cat asleep on a bench")
 REWEIGHT = Edit("reweight", scales=(("red, cat", 3.0),))
-SHORT = Settings(steps=6)
+SHORT = Settings(steps=6, width=64, height=96)
 LONG = f"{SOURCE} " + "under very old trees, with leaves and a fountain, " * 8
 
 

@@ -16,7 +16,8 @@ from tiny_model import shared_unet, tiny_unet
 pytestmark = pytest.mark.usefixtures("host")
 TOLERANCE = 1e-4
 SWAP = Edit("swap", "a photo of a blue dog on a bench")
-SHORT = Settings(steps=6)
+SHORT = Settings(steps=6, width=64, height=96)
+SQUARE = Settings(steps=6)
 Add = Callable[[Scene, Link], Link]
 
 
@@ -104,7 +105,7 @@ def freeu(s: Scene, model: Link) -> Link:
 
 @pytest.mark.parametrize("add", [pag, sag, freeu])
 def test_core_patches_in_both_orders(add: Add) -> None:
-    s = scene(SHORT)
+    s = scene(SQUARE)
     edits = [SWAP, identity()]
     late = s.control(*edits)
     early = s.control(*edits, model=add(s, s.model))
@@ -148,7 +149,7 @@ def timestep_range(s: Scene, positive: Link) -> Link:
 
 @pytest.mark.parametrize("confine", [area, mask, timestep_range])
 def test_confined_conditionings(confine: Add) -> None:
-    s = scene(SHORT)
+    s = scene(SQUARE)
     control = s.control(SWAP, identity())
     edited, source, target = run(
         s.graph,

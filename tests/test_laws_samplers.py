@@ -79,7 +79,7 @@ def with_guider(s: Scene, guider: Link, model: Link, latent: Link) -> Link:
 @pytest.mark.parametrize("cfg", [1.0, 5.0])
 @pytest.mark.parametrize("node", [advanced, custom, custom_advanced])
 def test_every_sampling_node_gives_what_ksampler_gives(node, cfg: float) -> None:
-    settings = Settings(steps=6, cfg=cfg)
+    settings = Settings(steps=6, width=64, height=96, cfg=cfg)
     s = scene(settings)
     control = s.control(SWAP)
     found = run(s.graph, node(s, control, control[1], control[2]))["samples"]
@@ -88,7 +88,7 @@ def test_every_sampling_node_gives_what_ksampler_gives(node, cfg: float) -> None
 
 
 def test_basic_guider() -> None:
-    settings = Settings(steps=6, cfg=1.0)
+    settings = Settings(steps=6, width=64, height=96, cfg=1.0)
     s = scene(settings)
     control = s.control(SWAP)
     guider = s.graph.add("BasicGuider", model=control, conditioning=control[1])
@@ -98,7 +98,7 @@ def test_basic_guider() -> None:
 
 
 def test_dual_guider_numbers_its_conditionings_differently() -> None:
-    s = scene(Settings(steps=6))
+    s = scene(Settings(steps=6, width=64, height=96))
 
     def sample(model: Link, positive: Link, latent: Link) -> Link:
         guider = s.graph.add(
@@ -121,7 +121,7 @@ def test_dual_guider_numbers_its_conditionings_differently() -> None:
 
 
 def test_a_run_split_in_two() -> None:
-    settings = Settings(steps=8)
+    settings = Settings(steps=8, width=64, height=96)
     s = scene(settings)
     control = s.control(SWAP, identity())
 

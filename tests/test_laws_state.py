@@ -14,7 +14,7 @@ from tiny_model import tiny_unet
 
 pytestmark = pytest.mark.usefixtures("host")
 SWAP = Edit("swap", "a photo of a blue dog on a bench")
-SHORT = Settings(steps=5)
+SHORT = Settings(steps=4, width=64, height=96)
 
 
 class Disturbance:

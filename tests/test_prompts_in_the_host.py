@@ -11,7 +11,7 @@ from scenes import SOURCE, Edit, Settings, controlled, distance, plain, scene
 from tiny_model import WIDTH, shared_clip, tiny_clip
 
 pytestmark = pytest.mark.usefixtures("host")
-SHORT = Settings(steps=6)
+SHORT = Settings(steps=6, width=64, height=96)
 
 PAIRS = [
     ("a cat", "a dog"),

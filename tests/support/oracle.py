@@ -143,7 +143,7 @@ class Plan:
 
 
 def make_plan(clip: CLIP, edit: Edit) -> Plan:
-    """Read an edit as the issue describes it."""
+    """Read an edit into numbers."""
     source, target = read_words(clip, edit.source), read_words(clip, edit.target)
     mapper, refine = align(source, target, edit.kind)
     windows = torch.tensor([[0.0, edit.cross]], dtype=torch.float64).repeat(TOKENS, 1)
