@@ -70,11 +70,11 @@ class HostFinder:
 
 
 def declare_torchvision_operators() -> None:
-    """Only where torch has no CUDA and torchvision expects it."""
+    """Only where torch has no CUDA and torchvision expects it; once, however often it is sought."""
     global _library
     import torch
 
-    if torch.version.cuda is None and built_for_cuda("torchvision"):
+    if _library is None and torch.version.cuda is None and built_for_cuda("torchvision"):
         library = torch.library.Library("torchvision", "DEF")
         for schema in TORCHVISION_SCHEMAS:
             library.define(schema)
