@@ -20,7 +20,7 @@ class DemoModel(io.ComfyNode):
             description=(
                 "A tiny text-to-image model inside this pack, for trying the edits in a second on "
                 "any computer. It paints shapes at 128x128, for prompts such as 'a big striped red "
-                "circle on a green background'. Use an empty latent of 128x128, 25 steps, cfg 6, "
+                "circle on a green background'. Use an empty latent of 128x128, 20 steps, cfg 6, "
                 "sampler euler, scheduler normal."
             ),
             search_aliases=["demo", "prompt to prompt", "tiny model", "checkpoint", "example"],
