@@ -5,7 +5,7 @@ from __future__ import annotations
 from devtools.templates import Link, Template, output
 
 DEMO_SIZE, SD15_SIZE = 128, 512
-SEED = 2
+SEED = 5
 SWAP_TITLE = "Word Swap (source, then target)"
 PLAIN = "a red circle on a green background"
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -96,7 +96,7 @@ def local_blend_demo() -> Template:
         target_words="blue star",
         threshold=0.6,
     )
-    samples = sample_edits(template, model, latent, [edit])
+    samples = sample_edits(template, model, latent, [edit], seed=2)
     pictures = decode_and_show(template, model, samples, previews=5)
     controller = template.graph[samples[0]]["inputs"]["model"]
     maps = template.add(
@@ -152,6 +152,7 @@ def sample_edits(
     *,
     steps: int = 20,
     cfg: float = 6.0,
+    seed: int = SEED,
 ) -> Link:
     """Negative prompt, controller and KSampler; the samples."""
     clip = output(model, 1)
@@ -166,7 +167,7 @@ def sample_edits(
         positive=output(controller, 1),
         negative=text,
         latent_image=output(controller, 2),
-        seed=SEED,
+        seed=seed,
         steps=steps,
         cfg=cfg,
         sampler_name="euler",
