@@ -56,10 +56,15 @@ class AttentionController(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
-                io.Conditioning.Output(display_name="positive"),
-                io.Latent.Output(display_name="latent"),
-                RecordSocket.Output(display_name="record"),
+                io.Model.Output(display_name="model", tooltip="To the sampler."),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="To the sampler: source and target prompts."
+                ),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="To the sampler: [source, edit, edit_2 …] for every picture.",
+                ),
+                RecordSocket.Output(display_name="record", tooltip="To P2P Attention Maps."),
             ],
         )
 

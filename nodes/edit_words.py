@@ -13,6 +13,7 @@ from ..p2p_core.edits import prompt_edit, with_word_window
 from ..p2p_core.prompt import Prompt
 from ..p2p_core.schedule import checked_window, parse_word_windows
 from .host.prompts import Edit, find_columns, read_prompt
+from .sockets import EditSocket
 
 CROSS_REPLACE_STEPS = 0.8
 SELF_REPLACE_STEPS = 0.4
@@ -49,11 +50,20 @@ def edit_inputs() -> list[io.Input]:
             default="",
             multiline=True,
             optional=True,
+            advanced=True,
             tooltip="Optional. One line per word of the target prompt, 'word: start-end' as shares "
             "of the steps, instead of cross_replace_steps for that word. With "
             "cross_replace_steps 0 only the named words keep the source's attention.",
         ),
     ]
+
+
+def edit_output() -> io.Output:
+    """The output of every node that makes an edit."""
+    return EditSocket.Output(
+        display_name="edit",
+        tooltip="To a P2P Attention Controller, or to a Reweight or Local Blend Mask before it.",
+    )
 
 
 def share_input(name: str, default: float, tooltip: str) -> io.Input:

@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.local_blend import LocalBlend, WordRegion
-from .edit_words import columns_of_all, share_input
+from .edit_words import columns_of_all, edit_output, share_input
 from .host.prompts import Edit
 from .sockets import EditSocket
 
@@ -58,7 +58,7 @@ class LocalBlendMask(io.ComfyNode):
                     "are given, else intersected with the words' region.",
                 ),
             ],
-            outputs=[EditSocket.Output(display_name="edit")],
+            outputs=[edit_output()],
         )
 
     @classmethod

@@ -7,8 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .edit_words import identity_edit
-from .sockets import EditSocket
+from .edit_words import edit_output, identity_edit
 
 
 class PlainPrompt(io.ComfyNode):
@@ -25,7 +24,7 @@ class PlainPrompt(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The CLIP of the checkpoint that will be sampled."),
                 io.String.Input("prompt", multiline=True, tooltip="The prompt of the picture."),
             ],
-            outputs=[EditSocket.Output(display_name="edit")],
+            outputs=[edit_output()],
         )
 
     @classmethod

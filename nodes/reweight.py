@@ -11,6 +11,7 @@ from .edit_words import (
     CROSS_REPLACE_STEPS,
     SELF_REPLACE_STEPS,
     columns_of_all,
+    edit_output,
     identity_edit,
 )
 from .host.prompts import Edit
@@ -60,7 +61,7 @@ class Reweight(io.ComfyNode):
                     "windows wire a P2P Word Swap with this text as source and target.",
                 ),
             ],
-            outputs=[EditSocket.Output(display_name="edit")],
+            outputs=[edit_output()],
         )
 
     @classmethod

@@ -7,8 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.alignment import align_replace
-from .edit_words import CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS, edit_inputs, make_edit
-from .sockets import EditSocket
+from .edit_words import CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS, edit_inputs, edit_output, make_edit
 
 
 class WordSwap(io.ComfyNode):
@@ -23,7 +22,7 @@ class WordSwap(io.ComfyNode):
             "(Prompt-to-Prompt, arXiv:2208.01626)",
             search_aliases=["prompt to prompt", "replace word", "edit prompt", "attention replace"],
             inputs=edit_inputs(),
-            outputs=[EditSocket.Output(display_name="edit")],
+            outputs=[edit_output()],
         )
 
     @classmethod

@@ -106,7 +106,7 @@ class DemoTextEncoder(comfy.sd1_clip.SD1ClipModel):
             device=device,
             dtype=dtype,
             model_options=model_options or {},
-            clip_model=DemoClipModel,
+            clip_model=DemoClipModel,  # pyright: ignore[reportArgumentType]
             **kwargs,
         )
 
@@ -120,7 +120,7 @@ class DemoTokenizer(comfy.sd1_clip.SD1Tokenizer):
         super().__init__(
             embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {}
         )
-        self.clip_l.embedding_size = CONTEXT_DIM
+        getattr(self, self.clip).embedding_size = CONTEXT_DIM
 
 
 class P2PDemo(comfy.supported_models.SD15):
@@ -183,7 +183,7 @@ def load_demo_model(path: Path = WEIGHTS_PATH) -> tuple[Any, Any, Any]:
             f"The demo model's weights {path} cannot be read ({error}); "
             "install the node pack again."
         ) from error
-    if type(model.model.model_config).__name__ != P2PDemo.__name__ or clip is None:
+    if model is None or type(model.model.model_config).__name__ != P2PDemo.__name__:
         raise ValueError(
             f"{path} is not the demo model's weights file; install the node pack again."
         )
