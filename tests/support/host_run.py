@@ -149,6 +149,7 @@ class Host:
         return values[0] if len(values) == 1 else values
 
     def execute(self, prompt: dict[str, Any]) -> None:
+        forget_dead_clones()
         run_id = uuid.uuid4().hex
         valid, error, outputs, node_errors = asyncio.run(
             execution.validate_prompt(run_id, prompt, None)
@@ -166,6 +167,12 @@ class Host:
 def run(graph: Graph, *links: Link) -> Any:
     """Run a graph in a fresh executor."""
     return Host().run(graph, *links)
+
+
+def forget_dead_clones() -> None:
+    """Clones of a model that lives on cost the host a garbage collection in every later run."""
+    loaded = comfy.model_management.current_loaded_models
+    loaded[:] = [model for model in loaded if not model.is_dead()]
 
 
 def load_host() -> None:
