@@ -106,6 +106,7 @@ def make_edit(
 
 def identity_edit(clip: Any, prompt: str) -> Edit:
     """The edit of a prompt into itself, with the usual windows."""
+    _nonempty(read_prompt(clip, prompt), "prompt")
     windows = CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS
     return make_edit(clip, prompt, prompt, align_replace, *windows, word_windows="")
 

@@ -47,7 +47,7 @@ def control(
 def _check_same_source(edits: Sequence[Edit]) -> None:
     first = edits[0]
     for number, edit in enumerate(edits[1:], start=2):
-        if edit.prompt_edit.source.text != first.prompt_edit.source.text:
+        if edit.prompt_edit.source.text.strip() != first.prompt_edit.source.text.strip():
             raise ValueError(
                 f"All edits of one AttentionController change the same source, but edit has the "
                 f"source prompt {first.prompt_edit.source.text!r} and another edit "
