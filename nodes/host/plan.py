@@ -52,11 +52,12 @@ class ControlPlan:
     def map_store(self, rows: int, size: tuple[int, int], steps: int) -> MapStore | None:
         """An empty store for a run of ``rows`` pictures, or None if nobody wants maps.
 
-        A record keeps every step while that fits RECORD_BYTES, and merges neighbours beyond it.
+        A record keeps every step while that fits RECORD_BYTES, and merges neighbours beyond it; one
+        more is the sum over the run.
         """
         if self.record is None and not self.blends:
             return None
         height, width = size_at(size, coarse_level(size, tuple(self.layers.values())))
         step_bytes = rows * height * width * self.tokens * 4
-        bins = max(RECORD_BYTES // step_bytes, 1) if self.record is not None else 1
+        bins = max(RECORD_BYTES // step_bytes - 1, 1) if self.record is not None else 1
         return MapStore((height, width), steps, bins)
