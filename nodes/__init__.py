@@ -5,8 +5,10 @@ from comfy_api.latest import io
 from . import (
     attention_controller,
     attention_maps,
+    ddim_invert,
     demo_model,
     local_blend_mask,
+    noise_invert,
     plain_prompt,
     refine,
     reweight,
@@ -21,6 +23,8 @@ MODULES = (
     local_blend_mask,
     attention_controller,
     attention_maps,
+    ddim_invert,
+    noise_invert,
     demo_model,
 )
 

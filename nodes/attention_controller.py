@@ -6,9 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..p2p_core.inversion import Inversion
 from .host.control import control
 from .host.prompts import Edit
-from .sockets import EditSocket, RecordSocket
+from .sockets import EditSocket, InversionSocket, RecordSocket
 
 MORE_EDITS = [f"edit_{number}" for number in range(2, 9)]
 
@@ -34,6 +35,13 @@ class AttentionController(io.ComfyNode):
                         name, optional=True, tooltip="A further edit of the same source prompt."
                     )
                     for name in MORE_EDITS
+                ),
+                InversionSocket.Input(
+                    "inversion",
+                    optional=True,
+                    tooltip="Edit a photograph: the source follows this inversion and comes out as "
+                    "the very picture that was inverted, at any cfg. The sampler needs the "
+                    "inversion's steps and scheduler; its noise does not matter.",
                 ),
                 io.Int.Input(
                     "self_replace_tokens",
@@ -76,11 +84,12 @@ class AttentionController(io.ComfyNode):
         edit: Edit,
         self_replace_tokens: int = 0,
         record_maps: bool = True,
+        inversion: Inversion | None = None,
         **more_edits: Edit | None,
     ) -> io.NodeOutput:
         more = [other for name in MORE_EDITS if (other := more_edits.get(name)) is not None]
         return io.NodeOutput(
-            *control(model, latent, [edit, *more], self_replace_tokens, record_maps)
+            *control(model, latent, [edit, *more], self_replace_tokens, record_maps, inversion)
         )
 
 

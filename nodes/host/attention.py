@@ -28,6 +28,7 @@ from ...p2p_core.maps import MapStore, attention_map, edited_map
 from ...p2p_core.schedule import step_index
 from .models import Layer
 from .plan import ControlPlan
+from .skipping import may_leave_out, needed_rows, take
 
 
 class _Call(NamedTuple):
@@ -43,11 +44,23 @@ class _Call(NamedTuple):
     self_rows: Rows | None
 
 
+class _Layout(NamedTuple):
+    """Where the tagged chunks stand in a model batch.
+
+    offsets: their first rows. groups: pictures in each. needed: the rows to evaluate, None for all.
+    """
+
+    offsets: tuple[int, ...]
+    groups: int
+    needed: Tensor | None = None
+
+
 class AttentionControl:
     """Applies a plan's edits in one run, and notes which layers it reached.
 
     chunks: uuids of the conditioning that is edited. maps: where coarse maps are collected, if
-    anyone wants them.
+    anyone wants them. clean: the denoised source rows of a run that knows them, (groups, C, h, w);
+    they are then not evaluated without the prompt.
     """
 
     def __init__(
@@ -57,12 +70,14 @@ class AttentionControl:
         size: tuple[int, int],
         chunks: Set[UUID],
         maps: MapStore | None,
+        clean: Tensor | None = None,
     ) -> None:
         self.plan = plan
         self.edits = plan.edits
         self.sigmas = sigmas
         self.chunks = chunks
         self.maps = maps
+        self.clean = clean
         self.map_layers = plan.map_layers(size) if maps is not None else set()
         self.self_attention_limit = plan.limit_for(size)
         self.reached: set[Layer] = set()
@@ -81,10 +96,18 @@ class AttentionControl:
     ) -> Tensor:
         """The APPLY_MODEL wrapper: edits the tagged chunks of this call."""
         options = dict(transformer_options or {})
-        offsets = self._chunk_offsets(options, x.shape[0])
-        if offsets and c_crossattn is not None:
-            self._install(options, self._call(options, offsets, x, c_crossattn.shape[1]))
-        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        layout = self._layout(options, x, control)
+        if layout.offsets and c_crossattn is not None:
+            self._install(options, self._call(options, layout, x.device, c_crossattn.shape[1]))
+        if layout.needed is None:
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        needed = layout.needed.to(x.device)
+        out = self._known_denoised(x)
+        if len(needed):
+            part = partial(take, needed=needed, rows=len(x))
+            inputs = (part(x), part(t), part(c_concat), part(c_crossattn), None, options)
+            out[needed] = executor(*inputs, **{name: part(v) for name, v in kwargs.items()})
+        return out
 
     def check_reached(self) -> None:
         """Raise ValueError if an edit should have acted on a layer where it did not.
@@ -108,24 +131,39 @@ class AttentionControl:
         steps = len(self.sigmas) - 1
         return any(edit.at(i, steps).cross_attention for edit in self.edits for i in range(steps))
 
-    def _chunk_offsets(self, options: dict, rows: int) -> tuple[int, ...]:
-        """First rows of the tagged chunks in a batch of ``rows`` rows."""
+    def _layout(self, options: dict, x: Tensor, control: Any) -> _Layout:
+        """The tagged chunks in the batch x, after rows that need no evaluation were left out."""
         uuids = options.get("uuids", ())
-        size = rows // max(len(uuids), 1)
-        return tuple(i * size for i, uuid in enumerate(uuids) if uuid in self.chunks)
+        if not uuids:
+            return _Layout((), 0)
+        size = len(x) // len(uuids)
+        offsets = [i * size for i, uuid in enumerate(uuids) if uuid in self.chunks]
+        groups = size // self.plan.group
+        whole = self.clean is not None and x.shape[-2:] == self.clean.shape[-2:]
+        if not (whole and may_leave_out(options, control)):
+            return _Layout(tuple(offsets), groups)
+        needed = needed_rows(uuids, len(x), self.chunks, self.plan.group)
+        moved = torch.searchsorted(needed, torch.tensor(offsets))
+        return _Layout(tuple(moved.tolist()), groups, needed)
 
-    def _call(self, options: dict, offsets: tuple[int, ...], x: Tensor, tokens: int) -> _Call:
+    def _known_denoised(self, x: Tensor) -> Tensor:
+        """A denoised batch like x whose source rows are right; the others are to be filled in."""
+        assert self.clean is not None
+        rows = self.clean.to(x).repeat_interleave(self.plan.group, dim=0)
+        return rows.repeat(len(x) // len(rows), 1, 1, 1)
+
+    def _call(self, options: dict, layout: _Layout, device: torch.device, tokens: int) -> _Call:
         """This call's edit; the last one is kept, for samplers that stay on a step."""
         step = step_index(float(options["sigmas"].max()), self.sigmas)
-        groups = x.shape[0] // len(options["uuids"]) // (1 + len(self.edits))
-        key = (step, tokens, offsets, groups, x.device)
+        offsets, groups = layout.offsets, layout.groups
+        key = (step, tokens, offsets, groups, device)
         if key not in self._calls:
             chunks = [edit_rows(groups, len(self.edits), offset) for offset in offsets]
             edited = Rows(*(torch.cat(part) for part in zip(*chunks, strict=True)))
             size = groups * (1 + len(self.edits))
             rows = torch.cat([torch.arange(offset, offset + size) for offset in offsets])
-            edits = self._prepare(step, tokens, edited, x.device)
-            self._calls = {key: _Call(step, len(offsets), rows.to(x.device), *edits)}
+            edits = self._prepare(step, tokens, edited, device)
+            self._calls = {key: _Call(step, len(offsets), rows.to(device), *edits)}
         return self._calls[key]
 
     def _prepare(

@@ -10,15 +10,22 @@ from uuid import uuid4
 
 from torch import Tensor
 
+from ...p2p_core.inversion import Inversion
 from ...p2p_core.record import Record
 from .models import text_attention_layers, text_width
+from .pinning import check_inversion
 from .plan import ControlPlan
 from .prompts import Edit, encode_rows, find_columns
 from .sampling import tagged, with_control
 
 
 def control(
-    model: Any, latent: dict, edits: Sequence[Edit], self_replace_tokens: int, record_maps: bool
+    model: Any,
+    latent: dict,
+    edits: Sequence[Edit],
+    self_replace_tokens: int,
+    record_maps: bool,
+    inversion: Inversion | None = None,
 ) -> tuple[Any, list[list], dict, Record]:
     """The AttentionController's outputs (model, positive, latent, record).
 
@@ -31,6 +38,8 @@ def control(
     prompts = [first.prompt_edit.source, *(edit.target for edit in made)]
     positive = encode_rows(first.clip, [prompt.text for prompt in prompts])
     _check_width(model, positive[0][0])
+    if inversion is not None:
+        check_inversion(inversion, model, prompts[0].text, positive[0][0][:1], latent)
     record = Record(tuple(prompts), partial(find_columns, first.clip, prompts))
     plan = ControlPlan(
         tag=uuid4().hex,
@@ -39,6 +48,7 @@ def control(
         layers=layers,
         self_attention_limit=self_replace_tokens or None,
         record=record if record_maps else None,
+        inversion=inversion,
     )
     rows = expand_latent(latent, plan.group)
     return with_control(model, plan), tagged(positive, plan.tag), rows, record

@@ -21,6 +21,8 @@ from torch import Tensor
 
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
+_NOISE_TIMES_ZERO = {"sample_res_multistep"}  # takes a noise sampler, but always with eta 0
+
 
 def check_sampler(sampler: Any) -> None:
     """ValueError for a sampler whose noise cannot be shared; a warning where that is unknown."""
@@ -40,6 +42,18 @@ def check_sampler(sampler: Any) -> None:
             "The sampler %s takes no noise_sampler: if it is stochastic, source and edit get "
             "different noise. Prefer a sampler of the host.",
             function.__name__,
+        )
+
+
+def check_deterministic(sampler: KSAMPLER) -> None:
+    """ValueError for a sampler that adds noise, which would lead away from an inversion."""
+    function = sampler.sampler_function
+    noisy = _takes_noise_sampler(function) and function.__name__ not in _NOISE_TIMES_ZERO
+    if noisy and sampler.extra_options.get("eta") != 0:
+        raise ValueError(
+            f"The sampler {function.__name__.removeprefix('sample_')} adds noise at every step, "
+            "but an inversion leads back to its picture without new noise. Use a deterministic "
+            "sampler: euler, ddim, heun, dpmpp_2m or res_multistep."
         )
 
 

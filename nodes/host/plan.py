@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...p2p_core.edits import PromptEdit
+from ...p2p_core.inversion import Inversion
 from ...p2p_core.maps import MapStore, coarse_level, size_at
 from ...p2p_core.record import Record
 from .models import Layer
@@ -20,7 +21,8 @@ class ControlPlan:
     tag: marks the CONDITIONING that belongs to the plan. tokens: columns of that conditioning.
     layers: the UNet's attention layers and their levels. self_attention_limit: most query tokens of
     a layer that gets the source's self-attention, None for max(1024, latent tokens / 4).
-    record: where runs leave their attention maps, None for nowhere.
+    record: where runs leave their attention maps, None for nowhere. inversion: what the source rows
+    follow, None if they are sampled like the others.
     """
 
     tag: str
@@ -29,6 +31,7 @@ class ControlPlan:
     layers: Mapping[Layer, int]
     self_attention_limit: int | None
     record: Record | None
+    inversion: Inversion | None = None
 
     @property
     def group(self) -> int:

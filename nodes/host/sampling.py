@@ -18,9 +18,10 @@ from torch import Tensor
 
 from .attention import AttentionControl
 from .blending import Blending
-from .noise import check_sampler, with_shared_noise
+from .noise import check_deterministic, check_sampler, with_shared_noise
+from .pinning import Pinning
 from .plan import ControlPlan
-from .steps import check_steps_visible, with_steps
+from .steps import OnStep, check_steps_visible, with_steps
 
 KEY = "p2p"
 TAG = "p2p_control"
@@ -67,12 +68,12 @@ class _OuterSample:
         plan, guider = self.plan, executor.class_obj
         chunks = _tagged_chunks(guider.conds, plan)
         _check_rows(noise, plan.group)
-        run = _Run(plan, noise, sigmas.tolist(), frozenset(uuid for _, uuid in chunks))
+        pinning = _pinning(plan, guider, noise, sigmas.tolist(), args, kwargs)
+        run = _Run(plan, noise, sigmas.tolist(), frozenset(uuid for _, uuid in chunks), pinning)
         self._hook(guider, WrappersMP.APPLY_MODEL, run.attention.apply_model)
         self._hook(guider, WrappersMP.SAMPLER_SAMPLE, partial(_separate_copies, chunks))
         samples = executor(noise, latent_image, run.controlled(sampler), sigmas, *args, **kwargs)
-        run.finish(samples)
-        return samples
+        return run.finish(samples)
 
     @staticmethod
     def _hook(guider: Any, kind: str, wrapper: Callable) -> None:
@@ -84,34 +85,68 @@ class _Run:
     """All state of one sampling run."""
 
     def __init__(
-        self, plan: ControlPlan, noise: Tensor, sigmas: list[float], chunks: Set[UUID]
+        self,
+        plan: ControlPlan,
+        noise: Tensor,
+        sigmas: list[float],
+        chunks: Set[UUID],
+        pinning: Pinning | None,
     ) -> None:
         self.plan = plan
         self.steps = len(sigmas) - 1
         size = (noise.shape[-2], noise.shape[-1])
         self.store = plan.map_store(len(noise), size, max(self.steps, 1))
-        self.attention = AttentionControl(plan, sigmas, size, chunks, self.store)
+        self.pinning = pinning
+        clean = pinning.clean(noise) if pinning is not None else None
+        self.attention = AttentionControl(plan, sigmas, size, chunks, self.store, clean)
         self.blending: Blending | None = None
         if self.store is not None and plan.blends:
             self.blending = Blending(plan.edits, self.store, self.steps)
             self.blending.check_regions(len(noise) // plan.group)
 
     def controlled(self, sampler: Any) -> KSAMPLER:
-        """A copy of the sampler with shared noise and, if asked for, local blends."""
+        """A copy of the sampler with shared noise and, if asked for, pinned rows and blends."""
         check_sampler(sampler)
-        if self.blending is not None:
-            check_steps_visible(sampler.sampler_function.__name__)
-            sampler = with_steps(sampler, self.blending.on_step)
+        if self.pinning is not None:
+            check_deterministic(sampler)
+        acting = [part.on_step for part in (self.pinning, self.blending) if part is not None]
+        if acting:
+            purpose = "a local blend" if self.pinning is None else "an inversion"
+            check_steps_visible(sampler.sampler_function.__name__, purpose)
+            sampler = with_steps(sampler, partial(_in_turn, acting))
         return with_shared_noise(sampler, self.plan.group)
 
-    def finish(self, samples: Tensor) -> None:
-        """See that the edit arrived, and leave the record."""
+    def finish(self, samples: Tensor) -> Tensor:
+        """See that the edit arrived, and leave the record; returns the run's result."""
         if self.steps < 1:
-            return
+            return samples
         self.attention.check_reached()
+        if self.pinning is not None:
+            samples = self.pinning.exact(samples)
         if self.plan.record is not None and self.attention.maps is not None:
             masks = self.blending.masks if self.blending is not None else {}
             self.plan.record.keep(samples, self.attention.maps, masks)
+        return samples
+
+
+def _in_turn(acting: Sequence[OnStep], step: int, x: Tensor) -> None:
+    for act in acting:
+        act(step, x)
+
+
+def _pinning(
+    plan: ControlPlan, guider: Any, noise: Tensor, sigmas: list[float], args: tuple, kwargs: dict
+) -> Pinning | None:
+    """What keeps the source rows on the plan's inversion, if it has one."""
+    if plan.inversion is None or len(sigmas) < 2:
+        return None
+    denoise_mask = args[0] if args else kwargs.get("denoise_mask")
+    if denoise_mask is not None:
+        raise ValueError(
+            "An inversion cannot be sampled through a noise mask. Remove the mask from the latent, "
+            "and give it to P2P Local Blend Mask to confine the edit."
+        )
+    return Pinning(plan.inversion, guider.model_patcher.model, sigmas, len(noise), plan.group)
 
 
 def _tagged_chunks(conds: dict[str, list[dict]], plan: ControlPlan) -> set[Chunk]:

@@ -32,14 +32,17 @@ _STATE_IS_NOT_X = {
 }
 
 
-def check_steps_visible(sampler_name: str) -> None:
-    """ValueError for samplers whose state cannot be set from outside between steps."""
+def check_steps_visible(sampler_name: str, purpose: str) -> None:
+    """ValueError for samplers whose state cannot be set from outside between steps.
+
+    purpose: what wants to set it, such as "a local blend".
+    """
     if sampler_name in _STATE_IS_NOT_X or sampler_name.endswith("_cfg_pp"):
         name = sampler_name.removeprefix("sample_").removesuffix("_function")
         raise ValueError(
-            "A local blend cannot keep the source outside its mask under the sampler "
-            f"{name.replace('unipc', 'uni_pc')}, whose steps do not start from the blended "
-            "picture. Use euler, ddim, heun, dpmpp_2m, or an ancestral or dpmpp SDE sampler."
+            f"{purpose.capitalize()} cannot keep the source under the sampler "
+            f"{name.replace('unipc', 'uni_pc')}, whose steps do not start from the picture that "
+            "was set. Use euler, ddim, heun, dpmpp_2m, or an ancestral or dpmpp SDE sampler."
         )
 
 

@@ -88,7 +88,7 @@ class Scene:
     def control(self, *edits: Edit, **inputs: Any) -> Link:
         """The controller of these edits; its outputs are model, positive, latent, record."""
         links = [edit.build(self.graph, self.clip) for edit in edits]
-        names = ["edit", *(f"edit_{number}" for number in range(2, len(links) + 1))]
+        names = ["edit", *(f"edit_{number}" for number in range(2, 9))][: len(links)]
         wired = {"model": self.model, "latent": self.latent, **dict(zip(names, links, strict=True))}
         return self.graph.add("P2PAttentionController", **{**wired, **inputs})
 

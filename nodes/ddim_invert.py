@@ -1,0 +1,68 @@
+"""DDIMInvert: the noisy latents of a photograph under its prompt. arXiv:2010.02502."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from .host.inversion import invert_ddim, schedule
+from .inversion_inputs import inversion_outputs, results, schedule_inputs
+
+
+class DDIMInvert(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2PDDIMInvert",
+            display_name="P2P DDIM Invert",
+            category="p2p/inversion",
+            description="Runs the sampler backwards from a photograph, at cfg 1, and keeps every "
+            "state. Wired to a P2P Attention Controller the photograph comes back exactly while "
+            "its words are edited. (DDIM inversion, arXiv:2010.02502; direct inversion, "
+            "arXiv:2310.01506)",
+            search_aliases=["inversion", "unsample", "edit photo", "direct inversion"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will be sampled, unpatched."),
+                io.Conditioning.Input(
+                    "positive", tooltip="CLIPTextEncode of the edit's source prompt."
+                ),
+                io.Latent.Input("latent", tooltip="The photograph, from VAEEncode."),
+                *schedule_inputs(),
+                io.Int.Input(
+                    "fixed_point_iterations",
+                    default=0,
+                    min=0,
+                    max=20,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Refines every step until it runs back to where it came from; each "
+                    "iteration costs one more model call a step. 0: plain DDIM inversion; 1-5 "
+                    "reconstruct better without a controller. (AIDI, arXiv:2309.04907)",
+                ),
+            ],
+            outputs=inversion_outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: list,
+        latent: dict,
+        steps: int,
+        scheduler: str,
+        denoise: float = 1.0,
+        sigmas: Tensor | None = None,
+        fixed_point_iterations: int = 0,
+    ) -> io.NodeOutput:
+        levels = schedule(model, scheduler, steps, denoise, sigmas)
+        inversion = invert_ddim(model, positive, latent, levels, fixed_point_iterations)
+        if inversion.residual is not None:
+            logging.info("DDIM inversion: largest residual of a step %.2e", inversion.residual)
+        return io.NodeOutput(*results(inversion))
+
+
+NODES = [DDIMInvert]

@@ -1,0 +1,43 @@
+"""Recognising a model: the same weights give the same fingerprint in every precision."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SAMPLES = 16  # values of each weight
+
+
+def fingerprint(model: Any) -> str:
+    """A hash of values from all of the UNet's weights, and of the patches (LoRAs) on them."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.model.diffusion_model.named_parameters()):
+        key = f"diffusion_model.{name}"
+        # While the model is loaded with a LoRA, the weight as it was stands in the backup.
+        original = model.backup[key].weight if key in model.backup else weight
+        digest.update(f"{name} {tuple(weight.shape)}".encode() + _values(original))
+    for key, patches in sorted(model.patches.items()):
+        for strength, content, strength_model, *_ in patches:
+            digest.update(f"{key} {strength:g} {strength_model:g}".encode())
+            for tensor in _tensors(getattr(content, "weights", content)):
+                digest.update(_values(tensor))
+    return digest.hexdigest()[:32]
+
+
+def _values(tensor: Tensor) -> bytes:
+    """Some of a tensor's values, coarse enough to be alike in fp16, bf16 and fp32."""
+    flat = tensor.detach().flatten()
+    some = flat[:: max(len(flat) // SAMPLES, 1)][:SAMPLES].float().cpu()
+    return some.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, (tuple, list)):
+        for part in content:
+            yield from _tensors(part)

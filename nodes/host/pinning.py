@@ -1,0 +1,120 @@
+"""Direct inversion on the host: the source rows of a run follow a stored inversion.
+
+arXiv:2310.01506: instead of correcting the source's path by optimisation, put it back onto the
+inverted path at every step. The source then ends at the very picture that was inverted, whatever
+the guidance, and the edits read their attention from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...p2p_core.inversion import Inversion
+from .fingerprint import fingerprint
+
+SAME_PROMPT = 1e-2  # relative distance of text encodings
+
+
+class Pinning:
+    """Keeps the first row of every group on the inversion's path during one run.
+
+    model: the host's inner model, for its latent scale. sigmas: of the run. Raises ValueError if
+    the run's noise levels are not the inversion's.
+    """
+
+    def __init__(
+        self, inversion: Inversion, model: Any, sigmas: Sequence[float], rows: int, group: int
+    ) -> None:
+        first = inversion.find(sigmas)
+        if first is None:
+            raise ValueError(_mismatch(inversion, sigmas))
+        self.inversion, self.model, self.group = inversion, model, group
+        self.first, self.steps = first, len(sigmas) - 1
+        if rows != group * len(inversion.latent):
+            raise ValueError(
+                f"The inversion holds {len(inversion.latent)} pictures, so the sampler needs a "
+                f"latent batch of {group * len(inversion.latent)}, but got {rows}. Wire the "
+                "latent output of the AttentionController to the sampler."
+            )
+
+    def clean(self, like: Tensor) -> Tensor:
+        """The inverted pictures in the model's scale, (B, C, h, w)."""
+        return self.model.process_latent_in(self.inversion.latent.to(like))
+
+    def on_step(self, step: int, x: Tensor) -> None:
+        """Set the source rows of x, (B * group, C, h, w), to their state before a step, in place.
+
+        Edits begin where their source begins, so the whole of x is set at the inversion's start.
+        """
+        at = self.first + step
+        state = self.clean(x) + self.inversion.offsets[at].to(x)
+        if at == 0:
+            x.copy_(state.repeat_interleave(self.group, dim=0))
+        else:
+            x[:: self.group] = state
+
+    def exact(self, samples: Tensor) -> Tensor:
+        """The run's result in which the inverted pictures stand as they were given.
+
+        Scaling into the model's range and back costs the last bit of a float. samples:
+        (B * group, C, h, w), LATENT.
+        """
+        if self.first + self.steps != self.inversion.steps:
+            return samples
+        given = self.inversion.latent.to(samples)
+        scaled = self.model.process_latent_out(self.model.process_latent_in(given))
+        given, scaled = (part.repeat_interleave(self.group, dim=0) for part in (given, scaled))
+        return torch.where(samples == scaled, given, samples)
+
+
+def check_inversion(
+    inversion: Inversion, model: Any, source: str, cross_attn: Tensor, latent: dict
+) -> None:
+    """ValueError if an inversion does not belong to the model, source prompt or latent of an edit.
+
+    cross_attn: the source prompt's encoding, (1, T, D).
+    """
+    if inversion.model is not None and inversion.model != fingerprint(model):
+        raise ValueError(
+            "The inversion was made with another model (or other LoRAs) than the one wired to "
+            "the AttentionController. Invert the picture again with this model."
+        )
+    if inversion.prompt is not None and not _same_prompt(inversion.prompt, cross_attn):
+        raise ValueError(
+            f"The edit's source prompt is {source!r}, but the inversion was made under another "
+            "prompt. Give P2P DDIM Invert the source prompt of the edit."
+        )
+    expected, got = tuple(inversion.latent.shape), tuple(latent["samples"].shape)
+    if got != expected:
+        raise ValueError(
+            f"The inversion holds a latent of shape {expected}, but the AttentionController got "
+            f"one of {got}. Wire the latent output of the inversion to it."
+        )
+
+
+def _same_prompt(prompt: Tensor, cross_attn: Tensor) -> bool:
+    prompt, cross_attn = prompt.float().cpu(), cross_attn.float().cpu()
+    if prompt.shape[-1] != cross_attn.shape[-1]:
+        return False
+    length = math.lcm(prompt.shape[1], cross_attn.shape[1])
+    a, b = (text.repeat(1, length // text.shape[1], 1) for text in (prompt, cross_attn))
+    return bool((a - b).norm(dim=(1, 2)).max() <= SAME_PROMPT * b.norm())
+
+
+def _mismatch(inversion: Inversion, sigmas: Sequence[float]) -> str:
+    own, run = inversion.sigmas.tolist(), list(sigmas)
+    return (
+        f"The sampler's schedule does not match the inversion's: the inversion has {len(own) - 1} "
+        f"steps ({_levels(own)}), the sampler {len(run) - 1} ({_levels(run)}). Give both the same "
+        "steps, scheduler and denoise, or sample with SamplerCustom and wire the inversion's "
+        "sigmas output to it."
+    )
+
+
+def _levels(sigmas: Sequence[float]) -> str:
+    return "sigmas " + ", ".join(f"{level:.4g}" for level in (*sigmas[:2], sigmas[-2]))

@@ -1,0 +1,60 @@
+"""Inputs and outputs that the inversion nodes share."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..p2p_core.inversion import Inversion
+from .host.inversion import SCHEDULERS
+from .sockets import InversionSocket
+
+
+def schedule_inputs() -> list[io.Input]:
+    """steps, scheduler, denoise, sigmas: the run that the inversion is for."""
+    return [
+        io.Int.Input(
+            "steps", default=50, min=1, max=10000, tooltip="Steps of the sampler (papers: 50)."
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=list(SCHEDULERS),
+            default="normal",
+            tooltip="Scheduler of the sampler.",
+        ),
+        io.Float.Input(
+            "denoise",
+            default=1.0,
+            min=0.01,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip="Denoise of the sampler. Below 1 the inversion stops short of pure noise, "
+            "which keeps more of the picture.",
+        ),
+        io.Sigmas.Input(
+            "sigmas",
+            optional=True,
+            tooltip="The sampler's own noise levels, instead of steps, scheduler and denoise.",
+        ),
+    ]
+
+
+def inversion_outputs() -> list[io.Output]:
+    """inversion, latent, sigmas."""
+    return [
+        InversionSocket.Output(
+            display_name="inversion",
+            tooltip="To a P2P Attention Controller, or P2P Null-Text Optimize.",
+        ),
+        io.Latent.Output(
+            display_name="latent",
+            tooltip="The noisiest latent, where sampling starts. To the AttentionController; a "
+            "sampler without one needs its own noise switched off.",
+        ),
+        io.Sigmas.Output(display_name="sigmas", tooltip="To SamplerCustom: the same noise levels."),
+    ]
+
+
+def results(inversion: Inversion) -> tuple[Inversion, dict, object]:
+    """The values of these outputs."""
+    return inversion, {"samples": inversion.start}, inversion.sigmas
