@@ -2,9 +2,10 @@
 
     python dev.py python -- benchmarks/overhead.py --model sd15 --size 512
 
-Three runs of the same batch alternate: plain, edited by the pack, and edited by a reference-style
-controller that materialises every attention map (the tests' oracle). Medians are shown, and ratios
-to plain. Weights are random: cost does not depend on them.
+Runs of the same batch alternate: plain; edited by the pack; the same with a local blend and
+recorded maps; an edit whose source is pinned to an inversion, and the inversion itself (one row);
+and edited by a reference-style controller that materialises every attention map (the tests'
+oracle). Medians are shown, and ratios to plain. Weights are random: cost does not depend on them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import comfy.cli_args
@@ -45,7 +47,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1, help="euler steps of one run")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--attention", choices=("pytorch", "default"), default="pytorch")
-    parser.add_argument("--blend", action="store_true", help="with a local blend")
+    parser.add_argument(
+        "--runs", nargs="+", metavar="RUN", help="only these; plain is always there"
+    )
     return parser.parse_args()
 
 
@@ -60,36 +64,43 @@ def load_model(name: str) -> tuple:
     return tiny_model.tiny_unet(**SD15_SIZES), tiny_model.tiny_clip()
 
 
-def runs(model, clip, size: int, steps: int, blend: bool) -> dict[str, Callable[[], torch.Tensor]]:
-    """The three runs, each of source and edit, cond and uncond: four rows."""
+def runs(model, clip, size: int, steps: int) -> dict[str, Callable[[], object]]:
+    """The runs, each of source and edit, cond and uncond: four rows, but for the inversion."""
     import oracle
+    from node_calls import Nodes
     from scenes import Edit
 
-    import nodes
-
-    host = nodes.NODE_CLASS_MAPPINGS
-
-    def node(name: str, **inputs):
-        return host[name].execute(**inputs).args
-
-    [edit] = node("P2PWordSwap", clip=clip, source_prompt=SOURCE, target_prompt=TARGET)
-    if blend:
-        words = {"source_words": "cat", "target_words": "dog", "start_blend": 0.0}
-        [edit] = node("P2PLocalBlendMask", edit=edit, **words)
+    nodes = Nodes()
+    [edit] = nodes.call("P2PWordSwap", clip=clip, source_prompt=SOURCE, target_prompt=TARGET)
+    words = {"source_words": "cat", "target_words": "dog", "start_blend": 0.0}
+    [blended] = nodes.call("P2PLocalBlendMask", edit=edit, **words)
     latent = {"samples": torch.zeros(1, 4, size // 8, size // 8)}
-    edited, positive, rows, _ = node(
-        "P2PAttentionController", model=model, latent=latent, edit=edit, record_maps=blend
-    )
+    photo = {"samples": torch.randn(1, 4, size // 8, size // 8)}
+    control = partial(nodes.call, "P2PAttentionController", model=model)
+    edited, positive, rows, _ = control(latent=latent, edit=edit, record_maps=False)
+    mapped, mapped_positive, _, _ = control(latent=latent, edit=blended, record_maps=True)
     negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
+    source = clip.encode_from_tokens_scheduled(clip.tokenize(SOURCE))
     explicit = oracle.patched(model, [oracle.make_plan(clip, Edit("swap", SOURCE, TARGET))])
+    levels = {"steps": steps, "scheduler": "normal"}
+    invert = partial(
+        nodes.call, "P2PDDIMInvert", model=model, positive=source, latent=photo, **levels
+    )
+    inversion, *_ = nodes.call("P2PNoiseInvert", latent=photo, model=model, seed=1, **levels)
+    pinned, pinned_positive, pinned_rows, _ = control(
+        latent=photo, edit=edit, record_maps=False, inversion=inversion
+    )
 
-    def sample(patched) -> torch.Tensor:
+    def sample(patched, positive=positive, rows=rows) -> torch.Tensor:
         settings = (steps, 7.5, "euler", "normal", positive, negative, rows)
-        return nodes.common_ksampler(patched, 1, *settings)[0]["samples"]
+        return nodes.host.common_ksampler(patched, 1, *settings)[0]["samples"]
 
     return {
         "plain": lambda: sample(model),
         "edited": lambda: sample(edited),
+        "edited, blend and maps": lambda: sample(mapped, mapped_positive),
+        "DDIM inversion": invert,
+        "edited photograph": lambda: sample(pinned, pinned_positive, pinned_rows),
         "explicit maps": lambda: sample(explicit),
     }
 
@@ -135,12 +146,14 @@ def main() -> None:
     host_run.load_host()
     comfy.utils.PROGRESS_BAR_ENABLED = False
     model, clip = load_model(options.model)
-    variants = runs(model, clip, options.size, options.steps, options.blend)
+    variants = runs(model, clip, options.size, options.steps)
+    if options.runs:
+        variants = {name: variants[name] for name in ("plain", *options.runs)}
     results = measure(variants, options.repeats)
     plain_seconds, plain_peak = results["plain"]
     title = (
-        f"{options.model}, {options.size} px, {options.attention} attention"
-        f"{', local blend and maps' if options.blend else ''}, torch {torch.__version__}, "
+        f"{options.model}, {options.size} px, {options.attention} attention, "
+        f"torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads, median of {options.repeats}"
     )
     table = Table("run", "seconds", "of plain", "peak MiB", "of plain", box=MARKDOWN, title=title)

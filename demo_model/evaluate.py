@@ -17,7 +17,7 @@ import torch
 from judge import Found, Verdict, judge
 from networks import CONFIG
 from PIL import Image
-from world import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES, Noun, Prompt, held_out_prompts
+from world import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES, TEXTURES, Noun, Prompt, held_out_prompts
 
 import comfy.sample  # isort: skip  (after `networks`, which prepares the host)
 
@@ -96,7 +96,7 @@ def evaluate_held_out(sampler: Sampler, count: int) -> None:
 def evaluate_adjectives(sampler: Sampler, count: int) -> None:
     """Texture and size words on held-out combinations."""
     plain = held_out_prompts(count, seed=1)
-    for texture in ("striped", "dotted"):
+    for texture in TEXTURES:
         verdicts = sampler.judge_all([p.with_noun(texture=texture) for p in plain])
         report(f"'{texture}' is shown", [v.texture == texture for v in verdicts])
         pairs = zip(plain, verdicts, strict=True)
@@ -108,8 +108,8 @@ def evaluate_adjectives(sampler: Sampler, count: int) -> None:
     for size in ("small", "big"):
         verdicts = sampler.judge_all([p.with_noun(size=size) for p in plain])
         radii[size] = [v.main.radius if v.main else 0.0 for v in verdicts]
-    report("'small' gives a radius under 25 px", [r < 25 for r in radii["small"]])
-    report("'big' gives a radius over 36 px", [r > 36 for r in radii["big"]])
+    report("'small' gives a radius under 30 px", [r < 30 for r in radii["small"]])
+    report("'big' gives a radius over 43 px", [r > 43 for r in radii["big"]])
 
 
 def evaluate_pairs(sampler: Sampler, count: int) -> None:
@@ -133,7 +133,7 @@ def evaluate_pairs(sampler: Sampler, count: int) -> None:
 def sample_sheet(sampler: Sampler, path: Path) -> None:
     """A sheet of 32 held-out samples as JPEG."""
     prompts = held_out_prompts(32, seed=3)
-    textures = (None, None, "striped", "dotted")
+    textures = (None, None, None, "striped")
     texts = [p.with_noun(texture=textures[i % 4]).text for i, p in enumerate(prompts)]
     pictures = sampler.pictures(texts, seed=5)
     side = IMAGE_SIZE + 4

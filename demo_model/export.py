@@ -26,6 +26,8 @@ def text_weights(average: dict[str, Tensor], token_ids: Tensor) -> dict[str, Ten
 
 def checkpoint(unet_state: dict, vae_state: dict) -> dict[str, Tensor]:
     """All weights, floating point ones in half precision."""
+    instruct = unet_state["average"]["unet.input_blocks.0.0.weight"].shape[1] == 8
+    marker = CONFIG.INSTRUCT_KEY if instruct else CONFIG.MARKER_KEY
     average = unet_state["average"]
     parts = {
         "model.diffusion_model.": {
@@ -35,7 +37,7 @@ def checkpoint(unet_state: dict, vae_state: dict) -> dict[str, Tensor]:
         "first_stage_model.taesd_encoder.": build_encoder().state_dict(),
         "first_stage_model.taesd_decoder.": vae_state["decoder"],
         "first_stage_model.": {"vae_scale": torch.tensor(1.0), "vae_shift": torch.tensor(0.0)},
-        "": {CONFIG.MARKER_KEY: torch.tensor(1, dtype=torch.int32)},
+        "": {marker: torch.tensor(1, dtype=torch.int32)},
     }
     weights = {prefix + k: v for prefix, part in parts.items() for k, v in part.items()}
     return {

@@ -61,12 +61,12 @@ class Verdict:
 
     @property
     def texture(self) -> str | None:
-        """'striped', 'dotted' or None."""
+        """'striped' or None."""
         return self.main.texture if self.main else None
 
     @property
     def textured(self) -> bool:
-        """True when the largest object is striped or dotted."""
+        """True when the largest object is striped."""
         return self.texture is not None
 
     @property
@@ -124,13 +124,13 @@ def name_shape(mask: np.ndarray) -> str:
 
 
 def shades(rgb: RGB) -> list[np.ndarray]:
-    """What stripes and dots on a slightly lighter or darker rgb may look like: each (3,)."""
+    """What stripes on a slightly lighter or darker rgb may look like: each (3,)."""
     near = {shade((rgb[0] + d, rgb[1] + d, rgb[2] + d)) for d in (-4, 4)}
     return [np.array(tint) for tint in near]
 
 
 def name_paint(pixels: np.ndarray) -> tuple[str, np.ndarray | None]:
-    """Colour of an object's pixels (N, 3), and which are stripes or dots: (N,) bool or None."""
+    """Colour of an object's pixels (N, 3), and which are stripes: (N,) bool or None."""
     best: tuple[float, str, np.ndarray | None] = (np.inf, "", None)
     for name, rgb in COLOURS.items():
         plain = np.linalg.norm(pixels - np.array(rgb), axis=1)
@@ -141,18 +141,6 @@ def name_paint(pixels: np.ndarray) -> tuple[str, np.ndarray | None]:
             error = float(np.minimum(plain, tinted).mean()) + TEXTURE_PENALTY
             best = min(best, (error, name, is_tint), key=lambda entry: entry[0])
     return best[1], best[2]
-
-
-def name_texture(is_tint: np.ndarray, rows: np.ndarray) -> str:
-    """Stripes are the same along a row of the picture, dots are not.
-
-    is_tint: (N,) bool, rows: (N,), the pixels' rows.
-    """
-    counts = np.bincount(rows)
-    shares = np.bincount(rows, weights=is_tint) / np.maximum(counts, 1)
-    whole = is_tint.mean()
-    explained = (counts * (shares - whole) ** 2).sum() / (len(rows) * whole * (1 - whole))
-    return "striped" if explained > 0.62 else "dotted"
 
 
 def describe_object(image: np.ndarray, mask: np.ndarray) -> Found:
@@ -166,7 +154,7 @@ def describe_object(image: np.ndarray, mask: np.ndarray) -> Found:
     return Found(
         shape=name_shape(mask),
         colour=colour,
-        texture=None if is_tint is None else name_texture(is_tint, core_rows),
+        texture=None if is_tint is None else "striped",
         mask=mask,
         x=float(columns.min() + columns.max() + 1) / 2,
         y=float(rows.min() + rows.max() + 1) / 2,

@@ -88,11 +88,11 @@ class TrainingOps(comfy.ops.disable_weight_init):
     GroupNorm = FastGroupNorm
 
 
-def build_unet() -> UNetModel:
+def build_unet(in_channels: int = 4) -> UNetModel:
     """4.2 M parameters; attention at 16×16 and 8×8 latent cells."""
     return UNetModel(
         image_size=32,
-        in_channels=4,
+        in_channels=in_channels,
         out_channels=4,
         model_channels=CONFIG.MODEL_CHANNELS,
         num_res_blocks=[1, 1],

@@ -10,6 +10,7 @@ import argparse
 import logging
 import math
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 
@@ -45,14 +46,12 @@ def caption_words() -> list[str]:
 def share_kept(scene: Scene, shapes_first: bool) -> float:
     """Share of such scenes that is trained on: single plain objects come first.
 
-    Pairs and dots are always rarer than in the world; with shapes_first so are textures and
-    small objects, whose shapes are hard to see.
+    Pairs are always rarer than in the world; with shapes_first so are textures and small
+    objects, whose shapes are hard to see.
     """
-    textures = {thing.texture for thing in scene.things} - {None}
     share = 0.2 if len(scene.things) > 1 else 1.0
-    share *= 0.3 if "dotted" in textures else 1.0
     if shapes_first:
-        share *= 0.25 if textures else 1.0
+        share *= 0.25 if any(thing.texture for thing in scene.things) else 1.0
         share *= 0.2 if any(thing.size == "small" for thing in scene.things) else 1.0
     return share
 
@@ -67,6 +66,12 @@ def draw_times(count: int, shapes_first: bool) -> Tensor:
         low, high = SHAPE_TIMES
         share = torch.where(share < 0.75, low + (high - low) * share / 0.75, (share - 0.75) * 4)
     return (share * 1000).long()
+
+
+def is_hidden_matrix(name: str, weight: Tensor) -> bool:
+    """True for weights between hidden features: linear layers and inner convolutions."""
+    outer = ("embedding", "unet.input_blocks.0.", "unet.out.")
+    return weight.ndim > 1 and not any(part in name for part in outer)
 
 
 class Pool:
@@ -109,10 +114,12 @@ class Pool:
 class Trainer:
     """Networks, master weights, optimiser, running average."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(
+        self, args: argparse.Namespace, words: Iterable[str], in_channels: int = 4
+    ) -> None:
         self.args = args
-        self.vocabulary = Vocabulary(caption_words())
-        self.unet, self.text = build_unet(), TextEncoder(len(self.vocabulary))
+        self.vocabulary = Vocabulary(words)
+        self.unet, self.text = build_unet(in_channels), TextEncoder(len(self.vocabulary))
         initialise(self.unet, self.text)
         both = nn.ModuleDict({"unet": self.unet, "text": self.text})
         self.master = {k: v.detach().clone() for k, v in both.named_parameters()}
@@ -121,11 +128,20 @@ class Trainer:
         both.to(torch.bfloat16).to(memory_format=torch.channels_last)
         self.live = dict(both.named_parameters())
         self.live.pop("text.transformer.text_projection.weight")  # unused, stays the identity
-        text = [self.master[k] for k in self.live if k.startswith("text.")]
-        image = [self.master[k] for k in self.live if k.startswith("unet.")]
-        groups = [{"params": text, "weight_decay": 0.0}, {"params": image, "weight_decay": 0.01}]
-        self.optimiser = torch.optim.AdamW(
-            groups, lr=args.lr, betas=(0.9, 0.99), eps=1e-6, fused=True
+        matrices = [k for k in self.live if is_hidden_matrix(k, self.master[k])]
+        # Muon takes matrices only: convolutions are seen as (out, in·k·k), sharing their memory.
+        self.flat = {k: self.master[k].flatten(1) for k in matrices}
+        rest = [self.master[k] for k in self.live if k not in matrices]
+        self.optimisers: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(
+                list(self.flat.values()),
+                lr=args.lr,
+                weight_decay=0.01,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.AdamW(
+                rest, lr=args.lr, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0, fused=True
+            ),
         )
         self.alphas = scaled_linear_alphas()
         self.end = self.vocabulary.rows[self.vocabulary.end]
@@ -137,7 +153,8 @@ class Trainer:
         for goal, source in ((self.master, "master"), (self.average, "average")):
             for name, value in goal.items():
                 value.copy_(state[source][name])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state.get("optimisers", ()), strict=False):
+            optimiser.load_state_dict(saved)
         self.step_count = state["step"]
         self.push()
 
@@ -147,7 +164,7 @@ class Trainer:
             "step": self.step_count,
             "master": self.master,
             "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "token_ids": self.vocabulary.token_ids,
         }
         torch.save(state, path.with_suffix(".part"))
@@ -159,8 +176,11 @@ class Trainer:
         names = list(self.live)
         torch._foreach_copy_([self.live[k] for k in names], [self.master[k] for k in names])
 
-    def loss(self, latents: Tensor, rows: Tensor) -> Tensor:
-        """Weighted noise-prediction error: weight min(1 + 1/snr, 20), normalised."""
+    def loss(self, latents: Tensor, rows: Tensor, image: Tensor | None = None) -> Tensor:
+        """Weighted noise-prediction error: weight min(1 + 1/snr, 20).
+
+        latents: (B, 4, h, w); rows: (B, 77) of the vocabulary; image: (B, 4, h, w), further input.
+        """
         count = len(latents)
         times = draw_times(count, self.args.shapes_first)
         alpha = self.alphas[times].view(-1, 1, 1, 1)
@@ -169,23 +189,28 @@ class Trainer:
         context = self.text(torch.cat((rows, self.empty)))
         words_only = torch.rand(count) < WORDS_ONLY
         context = mix_padding(context[:-1], context[-1:], rows, self.end, words_only)
+        x = x if image is None else torch.cat((x, image), dim=1)
         x = x.bfloat16().contiguous(memory_format=torch.channels_last)
         error = predict_noise(self.unet, x, times, context).float() - noise
         weight = (1 + (1 - alpha) / alpha).clamp_max(WEIGHT_CAP)
         return (weight * error.square()).mean()
 
-    def step(self, latents: Tensor, rows: Tensor, rate: float) -> float:
-        """One optimiser step at a learning rate."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        loss = self.loss(latents, rows)
+    def step(self, rate: float, *batch: Tensor) -> float:
+        """One optimiser step at a learning rate, on a batch for `loss`."""
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        loss = self.loss(*batch)
         loss.backward()
         with torch.no_grad():
             for name, parameter in self.live.items():
                 self.master[name].grad = parameter.grad.float()
                 parameter.grad = None
             nn.utils.clip_grad_norm_([self.master[k] for k in self.live], 1.0, foreach=True)
-            self.optimiser.step()
+            for name, matrix in self.flat.items():
+                matrix.grad = self.master[name].grad.flatten(1)
+            for optimiser in self.optimisers:
+                optimiser.step()
             self.step_count += 1
             if self.step_count % EMA_EVERY == 0:
                 decay = min(self.args.ema, (1 + self.step_count) / (20 + self.step_count))
@@ -203,29 +228,17 @@ def learning_rate(base: float, step: int, share: float) -> float:
     return base * min(1.0, (step + 1) / 200) * (0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2)
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pool", type=Path, default=Path("pool"))
-    parser.add_argument("--out", type=Path, default=Path("unet.pt"))
-    parser.add_argument("--resume", type=Path)
-    parser.add_argument("--minutes", type=float, default=45)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--ema", type=float, default=0.998)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--shapes-first", action="store_true", help="see share_kept, draw_times")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    torch.set_num_threads(1)
-    torch.manual_seed(args.seed)
-    rng, pool, trainer = Random(args.seed), Pool(args.pool, args.shapes_first), Trainer(args)
-    if args.resume:
-        trainer.load(args.resume)
+def train(
+    trainer: Trainer,
+    next_batch: Callable[[], tuple[Tensor, ...]],
+    on_save: Callable[[], None] = lambda: None,
+) -> None:
+    """Train for the minutes that were asked for, with a checkpoint every 400 steps."""
+    args = trainer.args
     start, first, mean = time.monotonic(), trainer.step_count, 0.0
     while (share := (time.monotonic() - start) / (60 * args.minutes)) < 1:
         rate = learning_rate(args.lr, trainer.step_count - first, share)
-        loss = trainer.step(*pool.batch(rng, args.batch, trainer.vocabulary), rate)
+        loss = trainer.step(rate, *next_batch())
         done = trainer.step_count - first
         mean += max(0.01, 1 / done) * (loss - mean)
         if done % 100 == 0:
@@ -235,8 +248,37 @@ def main() -> None:
             )
         if done % 400 == 0:
             trainer.save(args.out)
-            pool.refresh()
+            on_save()
     trainer.save(args.out)
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Options of both training programs."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=Path("unet.pt"))
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--ema", type=float, default=0.998)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--shapes-first", action="store_true", help="see share_kept, draw_times")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main() -> None:
+    """Command line."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--pool", type=Path, default=Path("pool"))
+    parser.add_argument("--resume", type=Path)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    rng, pool = Random(args.seed), Pool(args.pool, args.shapes_first)
+    trainer = Trainer(args, caption_words())
+    if args.resume:
+        trainer.load(args.resume)
+    train(trainer, lambda: pool.batch(rng, args.batch, trainer.vocabulary), pool.refresh)
 
 
 if __name__ == "__main__":

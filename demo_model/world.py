@@ -41,9 +41,10 @@ BACKGROUNDS: dict[str, RGB] = {
     "gray": (130, 132, 136),
     "cyan": (70, 202, 212),
 }
-TEXTURES = ("striped", "dotted")
-SIZES: dict[str, tuple[float, float]] = {"small": (18, 22), "big": (40, 47)}
-MEDIUM_SIZE = (27.0, 35.0)
+TEXTURES = ("striped",)
+TEXTURE_SHARE = 0.3
+SIZES: dict[str, tuple[float, float]] = {"small": (23, 26), "big": (47, 54)}
+MEDIUM_SIZE = (33.0, 41.0)
 PAIR_SIZES: dict[str, tuple[float, float]] = {"small": (14, 17), "big": (26, 29)}
 PAIR_MEDIUM_SIZE = (19.0, 24.0)
 POSITIONS = {
@@ -136,7 +137,7 @@ def is_held_out(shape: str, colour: str, background: str) -> bool:
 
 
 def shade(rgb: RGB) -> RGB:
-    """The colour of stripes and dots: half way to black, or to white on dark colours."""
+    """The colour of stripes: half way to black, or to white on dark colours."""
     luma = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
     goal = 0 if luma > 92 else 255
     return tuple(round((channel + goal) / 2) for channel in rgb)  # type: ignore[return-value]
@@ -196,19 +197,13 @@ def shape_mask(
 
 
 def texture_mask(thing: Thing) -> Image.Image:
-    """Anti-aliased mask of a thing's stripes or dots over the whole picture."""
+    """Anti-aliased mask of a thing's stripes over the whole picture."""
     scale, period = SUPERSAMPLING, TEXTURE_PERIOD
     mask = Image.new("L", (IMAGE_SIZE * scale, IMAGE_SIZE * scale))
     draw = ImageDraw.Draw(mask)
     for row in range(-5, 6):
         y = (thing.y + row * period) * scale
-        if thing.texture == "striped":
-            draw.rectangle((0, y - 3.5 * scale, IMAGE_SIZE * scale, y + 3.5 * scale), fill=255)
-            continue
-        for column in range(-5, 6):
-            x = (thing.x + column * period) * scale
-            r = 4.6 * scale
-            draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
+        draw.rectangle((0, y - 3.5 * scale, IMAGE_SIZE * scale, y + 3.5 * scale), fill=255)
     return mask.reduce(scale)
 
 
@@ -257,7 +252,7 @@ def _sample_thing(rng: Random, column: int | None) -> Thing:
             dx, dy = POSITIONS[position]
             x = middle + dx * room * rng.uniform(0.75, 1) if dx else middle + rng.uniform(-4, 4)
             y = middle + dy * room * rng.uniform(0.75, 1) if dy else middle + rng.uniform(-4, 4)
-    texture = rng.choice((None, None, *TEXTURES))
+    texture = rng.choice(TEXTURES) if rng.random() < TEXTURE_SHARE else None
     return Thing(
         rng.choice(SHAPES), rng.choice(list(COLOURS)), texture, size, position, x, y, radius,
         _jitter(rng),

@@ -15,7 +15,14 @@ CHECKPOINT_URL = (
 
 
 def templates() -> list[Template]:
-    return [word_swap_demo(), refine_and_reweight_demo(), local_blend_demo(), word_swap_sd15()]
+    return [
+        word_swap_demo(),
+        refine_and_reweight_demo(),
+        local_blend_demo(),
+        edit_photo_demo(),
+        word_swap_sd15(),
+        edit_photo_sd15(),
+    ]
 
 
 def word_swap_demo() -> Template:
@@ -139,6 +146,90 @@ def word_swap_sd15() -> Template:
     return template
 
 
+def edit_photo_demo() -> Template:
+    template = Template(
+        "edit_photo_demo",
+        "**Edit a given picture.** The picture (here painted by three nodes; put *Load Image* in "
+        "their place) is inverted under its description, then its words are edited. The first "
+        "picture comes back as it was given.\n\n"
+        "Sampler and inversion need the same steps and scheduler; the sampler must be a "
+        "deterministic one, such as euler.",
+        ("the given picture", "as the sampler gives it back", "a blue square …"),
+    )
+    model = template.add(0, "P2PDemoModel")
+    size = {"width": DEMO_SIZE, "height": DEMO_SIZE, "batch_size": 1}
+    ground = template.add(0, "EmptyImage", "A gray ground", **size, color=0x828488)
+    square = template.add(
+        0, "EmptyImage", "A red square", width=60, height=60, batch_size=1, color=0xD62728
+    )
+    photo = template.add(
+        1, "ImageCompositeMasked", "The picture", destination=ground, source=square, x=34, y=38,
+        resize_source=False,
+    )  # fmt: skip
+    template.add(4, "PreviewImage", "The given picture", images=photo)
+    inverted = invert(template, model, photo, "a red square on a gray background", steps=30)
+    swapped = template.add(
+        1,
+        "P2PWordSwap",
+        SWAP_TITLE,
+        clip=output(model, 1),
+        source_prompt="a red square on a gray background",
+        target_prompt="a blue square on a gray background",
+    )
+    edit = template.add(
+        2, "P2PLocalBlendMask", edit=swapped, source_words="red", target_words="blue"
+    )
+    samples = sample_edits(
+        template, model, output(inverted, 1), [edit], steps=30, inversion=inverted
+    )
+    decode_and_show(template, model, samples)
+    return template
+
+
+def edit_photo_sd15() -> Template:
+    source = "a photo of a cat sitting on a wooden bench in a park"
+    template = Template(
+        "edit_photo_sd15",
+        "**Edit a photograph with Stable Diffusion 1.5.** Choose a checkpoint (any SD 1.x model) "
+        "and a photograph of about 512x512, describe it in both *source* prompts, and say in the "
+        "*target* prompt what it should show.\n\n"
+        "The first picture is the photograph, the second the edit; the local blend keeps all "
+        "that its words do not mark.",
+        models=[{"name": CHECKPOINT, "url": CHECKPOINT_URL, "directory": "checkpoints"}],
+    )
+    model = template.add(0, "CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
+    photo = template.add(0, "LoadImage", image="example.png")
+    inverted = invert(template, model, photo, source, steps=50)
+    swapped = template.add(
+        1,
+        "P2PWordSwap",
+        SWAP_TITLE,
+        clip=output(model, 1),
+        source_prompt=source,
+        target_prompt="a photo of a dog sitting on a wooden bench in a park",
+    )
+    edit = template.add(
+        2, "P2PLocalBlendMask", edit=swapped, source_words="cat", target_words="dog"
+    )
+    samples = sample_edits(
+        template, model, output(inverted, 1), [edit], steps=50, cfg=7.5, inversion=inverted
+    )
+    decode_and_show(template, model, samples)
+    return template
+
+
+def invert(template: Template, model: Link, photo: Link, prompt: str, steps: int) -> Link:
+    """The P2P_INVERSION of a picture under its description."""
+    encoded = template.add(1, "VAEEncode", pixels=photo, vae=output(model, 2))
+    text = template.add(
+        1, "CLIPTextEncode", "Source prompt (the same again)", clip=output(model, 1), text=prompt
+    )
+    return template.add(
+        2, "P2PDDIMInvert", model=model, positive=text, latent=encoded, steps=steps,
+        scheduler="normal",
+    )  # fmt: skip
+
+
 def empty_latent(template: Template, size: int) -> Link:
     return template.add(0, "EmptyLatentImage", width=size, height=size, batch_size=1)
 
@@ -153,12 +244,15 @@ def sample_edits(
     steps: int = 20,
     cfg: float = 6.0,
     seed: int = SEED,
+    inversion: Link | None = None,
 ) -> Link:
     """Negative prompt, controller and KSampler; the samples."""
     clip = output(model, 1)
     text = template.add(1, "CLIPTextEncode", "Negative prompt", clip=clip, text=negative)
     names = ["edit", *(f"edit_{number}" for number in range(2, len(edits) + 1))]
     wired = dict(zip(names, edits, strict=True))
+    if inversion is not None:
+        wired["inversion"] = inversion
     controller = template.add(2, "P2PAttentionController", model=model, latent=latent, **wired)
     return template.add(
         3,

@@ -85,7 +85,7 @@ def card(template: Template) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     y = 70
     for size, text in (
-        (34, "Word swap"),
+        (34, "Edit a photograph" if "photo" in template.name else "Word swap"),
         (20, "Stable Diffusion 1.5"),
         (22, textwrap.fill(edit["inputs"]["source_prompt"], LETTERS)),
         (22, textwrap.fill(edit["inputs"]["target_prompt"], LETTERS)),

@@ -7,11 +7,13 @@ from . import (
     attention_maps,
     ddim_invert,
     demo_model,
+    ip2p_conditioning,
     local_blend_mask,
     noise_invert,
     plain_prompt,
     refine,
     reweight,
+    saved_inversions,
     word_swap,
 )
 
@@ -25,6 +27,8 @@ MODULES = (
     attention_maps,
     ddim_invert,
     noise_invert,
+    saved_inversions,
+    ip2p_conditioning,
     demo_model,
 )
 

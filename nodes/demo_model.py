@@ -6,13 +6,15 @@ from comfy_api.latest import io
 
 from .host.demo_model import load_demo_model
 
+TEXT_TO_IMAGE, INSTRUCTIONS = "text to image", "instructions"
+
 
 class DemoModel(io.ComfyNode):
     """Load the embedded demo model of painted shapes."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """No inputs; MODEL, CLIP and VAE as from a checkpoint loader."""
+        """MODEL, CLIP and VAE as from a checkpoint loader."""
         return io.Schema(
             node_id="P2PDemoModel",
             display_name="P2P Demo Model",
@@ -24,7 +26,16 @@ class DemoModel(io.ComfyNode):
                 "sampler euler, scheduler normal."
             ),
             search_aliases=["demo", "prompt to prompt", "tiny model", "checkpoint", "example"],
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "variant",
+                    options=[TEXT_TO_IMAGE, INSTRUCTIONS],
+                    default=TEXT_TO_IMAGE,
+                    optional=True,
+                    tooltip="'instructions' follows sentences such as 'make it blue' on a given "
+                    "picture: for IP2P Conditioning.",
+                ),
+            ],
             outputs=[
                 io.Model.Output(id="model", display_name="model"),
                 io.Clip.Output(id="clip", display_name="clip"),
@@ -33,9 +44,9 @@ class DemoModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls, variant: str = TEXT_TO_IMAGE) -> io.NodeOutput:
         """Load the weights."""
-        return io.NodeOutput(*load_demo_model())
+        return io.NodeOutput(*load_demo_model(instruct=variant == INSTRUCTIONS))
 
 
 NODES = [DemoModel]

@@ -1,4 +1,4 @@
-"""NoiseInvert: a photograph under one fixed noise. arXiv:2208.01626, editing real images."""
+"""NoiseInvert: a photograph under one fixed noise. arXiv:2208.01626, figure 12."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NoiseInvert(io.ComfyNode):
             description="The cheapest photo edit: the photograph under one fixed noise at all "
             "levels, without any model call. With a P2P Local Blend Mask everything outside the "
             "mask comes back exactly; inside, the edit follows the photograph less closely than "
-            "with P2P DDIM Invert. (Prompt-to-Prompt, arXiv:2208.01626, section 5)",
+            "with P2P DDIM Invert. (Prompt-to-Prompt, arXiv:2208.01626, figure 12)",
             search_aliases=["inversion", "edit photo", "real image", "inpaint by words"],
             inputs=[
                 io.Latent.Input("latent", tooltip="The photograph, from VAEEncode."),

@@ -110,6 +110,6 @@ def ddim_invert(
 def noise_offsets(noise: Tensor, sigmas: Sequence[float]) -> Tensor:
     """The picture under one fixed noise at all levels: sigma_i · noise, (N + 1, B, C, h, w).
 
-    Prompt-to-Prompt (arXiv:2208.01626), section 5, editing real images.
+    Prompt-to-Prompt (arXiv:2208.01626), figure 12: a mask brings back the rest of the picture.
     """
     return torch.stack([sigma * noise for sigma in sigmas])

@@ -43,7 +43,7 @@ def test_captions_read_like_english() -> None:
 def test_edits_change_one_thing() -> None:
     prompt = Prompt((Noun("circle", "red"),), "green")
     assert prompt.with_noun(colour="blue").text == "a blue circle on a green background"
-    assert prompt.with_noun(texture="dotted").text == "a dotted red circle on a green background"
+    assert prompt.with_noun(texture="striped").text == "a striped red circle on a green background"
     assert prompt.with_background("white").text == "a red circle on a white background"
 
 

@@ -1,4 +1,4 @@
-"""`python dev.py demo`: word swap, refine and reweight, by the real ComfyUI."""
+"""`python dev.py demo`: word edits of made and of given pictures, by the real ComfyUI."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from rich.console import Console
 
 from devtools.demo.checkpoint import check_checkpoint
 from devtools.demo.client import Comfy, DemoError, running_server
-from devtools.demo.graphs import MAPS_ID, OUTPUT_ID, Settings, Workflow, build_graph
-from devtools.demo.plan import plan_settings, plan_workflows
+from devtools.demo.graphs import MAPS_ID, OUTPUT_ID, Settings, Workflow
+from devtools.demo.photo import PhotoWorkflow
+from devtools.demo.plan import plan_photo, plan_settings, plan_workflows
 from devtools.demo.progress import Steps
 from devtools.demo.sheet import Column, contact_sheet
 from devtools.server import link_file, prepare_base_folder
@@ -30,7 +31,7 @@ console = Console(highlight=False)
 class Result:
     """A workflow's pictures, row by row: [source, edit 1 … edit n] for every seed."""
 
-    workflow: Workflow
+    workflow: Workflow | PhotoWorkflow
     pictures: list[Image.Image]
     heat_maps: list[Path]
     seconds: float
@@ -47,6 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--checkpoint", type=Path, metavar="FILE", help="a Stable Diffusion 1.5 checkpoint")
     add("--source", metavar="PROMPT", help="prompt of the source picture")
     add("--target", metavar="PROMPT", help="prompt of the edited picture")
+    add("--photo", type=Path, metavar="FILE", help="a picture that --source describes, to edit")
     add("--words", help="words to reweight; default: those that only the target has")
     add("--scales", type=float, nargs="+", metavar="X", help="scales to reweight them with")
     add("--images", type=int, metavar="N", help="pictures, each with its own noise")
@@ -58,14 +60,18 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if (arguments.source is None) != (arguments.target is None):
         parser.error("--source and --target go together.")
+    if arguments.photo is not None and arguments.source is None:
+        parser.error("--photo needs --source, its description, and --target.")
     return arguments
 
 
-async def make_pictures(comfy: Comfy, settings: Settings, workflow: Workflow, out: Path) -> Result:
+async def make_pictures(
+    comfy: Comfy, settings: Settings, workflow: Workflow | PhotoWorkflow, out: Path
+) -> Result:
     """Run one workflow and write its pictures."""
     start = time.monotonic()
     with Steps(console, workflow.name, settings.steps) as steps:
-        outputs = await comfy.run(build_graph(settings, workflow), steps.update)
+        outputs = await comfy.run(workflow.graph(settings), steps.update)
     seconds = time.monotonic() - start
     pictures, names = [], ["source", *(panel.title for panel in workflow.panels)]
     for index, image in enumerate(outputs[OUTPUT_ID]["images"]):
@@ -90,15 +96,29 @@ def make_sheet(settings: Settings, results: list[Result]) -> Image.Image:
             if panel.words:
                 text = f"“{panel.words}” at {panel.scale:g} in: {text}"
             columns.append(Column(panel.title, text, result.column(place)))
+    return contact_sheet(columns, f"{footer(settings)}, seed {settings.seed}")
+
+
+def make_photo_sheet(settings: Settings, photo: Path, results: list[Result]) -> Image.Image:
+    """The photograph, and reconstruction over edit for every method."""
+    columns = [Column("photograph", settings.source, (Image.open(photo),))]
+    for result in results:
+        [panel] = result.workflow.panels
+        text = f"above: the reconstruction; below: {panel.target}"
+        columns.append(Column(result.workflow.name, text, tuple(result.pictures)))
+    return contact_sheet(columns, footer(settings))
+
+
+def footer(settings: Settings) -> str:
     model = settings.checkpoint or "embedded demo model"
-    footer = f"{model}, {settings.steps} steps, euler, cfg {settings.cfg:g}, seed {settings.seed}"
-    return contact_sheet(columns, footer)
+    return f"{model}, {settings.steps} steps, euler, cfg {settings.cfg:g}"
 
 
 async def demo(arguments: argparse.Namespace) -> None:
     if arguments.checkpoint is not None:
         check_checkpoint(arguments.checkpoint)
     settings, workflows = plan_settings(arguments), plan_workflows(arguments)
+    photo, photo_settings, photo_flows = plan_photo(arguments, settings)
     out: Path = arguments.out.expanduser().resolve()
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -107,26 +127,33 @@ async def demo(arguments: argparse.Namespace) -> None:
         if arguments.checkpoint is not None:
             link = base / "models" / "checkpoints" / arguments.checkpoint.name
             link_file(arguments.checkpoint.resolve(), link)
+        if photo is not None:
+            link_file(photo.resolve(), base / "input" / photo.name)
         async with running_server(base, out / "comfyui.log") as comfy:
             with console.status("Starting ComfyUI …"):
                 await comfy.wait_until_ready()
             console.print(f"ComfyUI is up after {time.monotonic() - start:.1f} s")
-            graphs = [build_graph(settings, workflow) for workflow in workflows]
+            graphs = [flow.graph(settings) for flow in (*workflows, *photo_flows)]
             needed = {node["class_type"] for graph in graphs for node in graph.values()}
             await comfy.require_nodes(needed)
             results = [await make_pictures(comfy, settings, flow, out) for flow in workflows]
-    sheet = out / "contact-sheet.png"
-    make_sheet(settings, results).save(sheet)
-    report(results, sheet, time.monotonic() - start)
+            edited = [await make_pictures(comfy, photo_settings, flow, out) for flow in photo_flows]
+    sheets = [out / "contact-sheet.png"]
+    make_sheet(settings, results).save(sheets[0])
+    if photo is not None:
+        sheets.append(out / "photo-sheet.png")
+        make_photo_sheet(photo_settings, photo, edited).save(sheets[1])
+    report([*results, *edited], sheets, time.monotonic() - start)
 
 
-def report(results: list[Result], sheet: Path, seconds: float) -> None:
+def report(results: list[Result], sheets: list[Path], seconds: float) -> None:
     for result in results:
         count = len(result.pictures)
-        console.print(f"{result.workflow.name:<12} {count:3} pictures  {result.seconds:6.1f} s")
-    console.print(f"{'in all':<26} {seconds:6.1f} s")
-    console.print(f"Pictures:      {sheet.parent}", soft_wrap=True)
-    console.print(f"Contact sheet: {sheet}", soft_wrap=True)
+        console.print(f"{result.workflow.name:<15} {count:3} pictures  {result.seconds:6.1f} s")
+    console.print(f"{'in all':<29} {seconds:6.1f} s")
+    console.print(f"Pictures:      {sheets[0].parent}", soft_wrap=True)
+    for sheet in sheets:
+        console.print(f"Contact sheet: {sheet}", soft_wrap=True)
     for path in (path for result in results for path in result.heat_maps):
         console.print(f"Heat map:      {path}", soft_wrap=True)
 

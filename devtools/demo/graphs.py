@@ -43,6 +43,10 @@ class Workflow:
     panels: tuple[Panel, ...]
     map_words: str = ""  # words whose heat maps are wanted
 
+    def graph(self, settings: Settings) -> dict[str, Any]:
+        """The workflow in the form that the API takes."""
+        return build_graph(settings, self)
+
 
 def build_graph(settings: Settings, workflow: Workflow) -> dict[str, Any]:
     """Model → edits → attention controller → ordinary sampler → pictures."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 
 from devtools.demo.graphs import Panel, Settings, Workflow
+from devtools.demo.photo import PhotoWorkflow, photo_workflows
 
 DEMO = {
     "source": "a red circle on a green background",
@@ -16,6 +19,10 @@ PHOTO = {
     "swap": "a photo of a dog sitting on a wooden bench",
     "refine": "a photo of a fluffy cat sitting on a wooden bench",
 }
+PHOTOGRAPH = Path(__file__).with_name("photograph.jpg")
+PHOTOGRAPH_SOURCE = "a red heart on a gray background"
+PHOTOGRAPH_TARGET = "a blue heart on a gray background"
+PHOTOGRAPH_STEPS = 50
 DEMO_SETTINGS = {"size": 128, "images": 2, "steps": 20, "cfg": 6.0}
 PHOTO_SETTINGS = {"size": 512, "images": 1, "steps": 25, "cfg": 7.5}
 DEMO_SCALES = (-2.0, 0.0, 0.5, 2.0)
@@ -67,6 +74,27 @@ def plan_workflows(arguments: argparse.Namespace) -> list[Workflow]:
         Workflow("refine", (Panel("refine", "P2PRefine", refined),)),
         Workflow("reweight", tuple(scaled)),
     ]
+
+
+def plan_photo(
+    arguments: argparse.Namespace, settings: Settings
+) -> tuple[Path | None, Settings, list[PhotoWorkflow]]:
+    """The photograph to edit, how, and by which methods; a checkpoint needs one of yours.
+
+    Raises ValueError for a photograph that is no file.
+    """
+    if arguments.photo is None and (arguments.checkpoint or arguments.source):
+        return None, settings, []
+    photo, source, target = arguments.photo, arguments.source, arguments.target
+    if photo is None:
+        photo, source, target = PHOTOGRAPH, PHOTOGRAPH_SOURCE, PHOTOGRAPH_TARGET
+    if not photo.is_file():
+        raise ValueError(f"There is no picture {photo}.")
+    words = (", ".join(new_words(target, source)), ", ".join(new_words(source, target)))
+    swap = Panel("edit", "P2PWordSwap", target)
+    own = replace(settings, source=source, images=1, steps=arguments.steps or PHOTOGRAPH_STEPS)
+    flows = photo_workflows(photo.name, swap, replace(swap, blend=words))
+    return photo, own, flows
 
 
 def new_words(source: str, target: str) -> list[str]:

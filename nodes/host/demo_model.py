@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.latent_formats
+import comfy.model_base
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
@@ -18,8 +19,11 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
-WEIGHTS_PATH = Path(__file__).resolve().parents[2] / "demo_model" / "p2p_demo.safetensors"
+FOLDER = Path(__file__).resolve().parents[2] / "demo_model"
+WEIGHTS_PATH = FOLDER / "p2p_demo.safetensors"
+INSTRUCT_PATH = FOLDER / "p2p_demo_instruct.safetensors"
 MARKER_KEY = "p2p_demo.version"
+INSTRUCT_KEY = "p2p_demo_instruct.version"
 
 CONTEXT_DIM = 64
 MODEL_CHANNELS = 64
@@ -158,19 +162,34 @@ class P2PDemo(comfy.supported_models.SD15):
         return comfy.supported_models_base.ClipTarget(DemoTokenizer, DemoTextEncoder)
 
 
+class P2PDemoInstruct(P2PDemo):
+    """The variant that follows instructions: InstructPix2Pix in miniature."""
+
+    unet_config = {**P2PDemo.unet_config, "in_channels": 8}
+    required_keys = {INSTRUCT_KEY: None}
+
+    def get_model(
+        self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None
+    ) -> comfy.model_base.BaseModel:
+        """The host's own InstructPix2Pix class."""
+        return comfy.model_base.SD15_instructpix2pix(self, device=device)
+
+
 def register() -> None:
-    """Tell the host about the model; a second call, or a reload of the pack, changes nothing."""
-    models = comfy.supported_models.models
-    if not any(model.__name__ == P2PDemo.__name__ for model in models):
-        models.append(P2PDemo)
+    """Tell the host about the models; a second call, or a reload of the pack, changes nothing."""
+    known = {model.__name__ for model in comfy.supported_models.models}
+    for model in (P2PDemo, P2PDemoInstruct):
+        if model.__name__ not in known:
+            comfy.supported_models.models.append(model)
 
 
-def load_demo_model(path: Path = WEIGHTS_PATH) -> tuple[Any, Any, Any]:
-    """The demo model as the host's (MODEL, CLIP, VAE).
+def load_demo_model(path: Path | None = None, *, instruct: bool = False) -> tuple[Any, Any, Any]:
+    """The demo model, or its variant for instructions, as the host's (MODEL, CLIP, VAE).
 
     Raises FileNotFoundError when the weights are missing and ValueError when they are damaged.
     """
     register()
+    path = path or (INSTRUCT_PATH if instruct else WEIGHTS_PATH)
     if not path.is_file():
         raise FileNotFoundError(
             f"The demo model's weights {path.name} are missing from {path.parent}; "
@@ -183,7 +202,8 @@ def load_demo_model(path: Path = WEIGHTS_PATH) -> tuple[Any, Any, Any]:
             f"The demo model's weights {path} cannot be read ({error}); "
             "install the node pack again."
         ) from error
-    if model is None or type(model.model.model_config).__name__ != P2PDemo.__name__:
+    expected = P2PDemoInstruct if instruct else P2PDemo
+    if model is None or type(model.model.model_config).__name__ != expected.__name__:
         raise ValueError(
             f"{path} is not the demo model's weights file; install the node pack again."
         )

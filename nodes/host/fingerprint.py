@@ -32,7 +32,8 @@ def _values(tensor: Tensor) -> bytes:
     """Some of a tensor's values, coarse enough to be alike in fp16, bf16 and fp32."""
     flat = tensor.detach().flatten()
     some = flat[:: max(len(flat) // SAMPLES, 1)][:SAMPLES].float().cpu()
-    return some.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+    # By way of fp16: weights that were stored in it are rounded alike, wherever they come from.
+    return some.half().to(torch.bfloat16).view(torch.int16).numpy().tobytes()
 
 
 def _tensors(content: Any) -> Iterator[Tensor]:

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from ...p2p_core.inversion import NEARLY_CLEAN, Inversion, ddim_invert, noise_offsets
 from .fingerprint import fingerprint
-from .sampling import KEY, TAG
+from .sampling import TAG
+from .skipping import OWN_WRAPPERS
 
 SCHEDULERS = tuple(comfy.samplers.SCHEDULER_NAMES)
+WHOLE = 0.9999  # denoise above which KSampler runs the whole schedule
 KEPT_ON_DEVICE = 64 * 2**20  # bytes of a trajectory
 
 
@@ -37,17 +39,26 @@ def schedule(
     """The noise levels of a run, (N + 1,) descending to 0: those given, or the scheduler's.
 
     Without a model they are Stable Diffusion 1.x's. Raises ValueError for levels that do not
-    descend to 0.
+    descend to 0, and for a denoise that is no share.
     """
     if sigmas is not None:
         return _checked(sigmas.detach().float().cpu())
+    if not 0 < denoise <= 1:
+        raise ValueError(f"denoise must be a share above 0 and at most 1, got {denoise:g}.")
     sampling = model.get_model_object("model_sampling") if model else _SD15Sampling()
-    total = math.floor(steps / denoise)
-    return comfy.samplers.calculate_sigmas(sampling, scheduler, total).cpu()[-(steps + 1) :]
+    levels = comfy.samplers.calculate_sigmas(sampling, scheduler, math.floor(steps / denoise)).cpu()
+    if not levels.isfinite().all():
+        raise ValueError(
+            f"The scheduler {scheduler} gives no noise levels for {steps} steps. Use more steps or "
+            "another scheduler."
+        )
+    # As KSampler: the whole schedule keeps the extra step that ddim_uniform may have.
+    return levels if denoise > WHOLE else levels[-(steps + 1) :]
 
 
 def _checked(sigmas: Tensor) -> Tensor:
-    if len(sigmas) < 2 or sigmas[-1] != 0 or not bool((sigmas[:-1] > sigmas[1:]).all()):
+    falling = bool((sigmas[:-1] > sigmas[1:]).all() and sigmas.isfinite().all())
+    if len(sigmas) < 2 or sigmas[-1] != 0 or not falling:
         levels = ", ".join(f"{level:.4g}" for level in sigmas[:4].tolist()) or "none"
         raise ValueError(
             "sigmas must be a schedule that descends to 0, as a scheduler node gives it for "
@@ -77,8 +88,8 @@ def invert_ddim(
     model: Any, positive: list, latent: dict, sigmas: Tensor, fixed_point_iterations: int
 ) -> Inversion:
     """DDIM inversion of every picture of a latent under the prompt ``positive``, at cfg 1."""
-    _check_unpatched(model)
-    samples, prompt = picture_latent(latent), _prompt(positive)
+    check_unpatched(model)
+    samples, prompt = picture_latent(latent), source_prompt(positive)
     found: dict[str, Any] = {}
     sampler = KSAMPLER(partial(_sample_ddim, found, sigmas.tolist(), fixed_point_iterations))
     start = comfy.sample.sample_custom(
@@ -122,15 +133,16 @@ def invert_noise(model: Any | None, latent: dict, sigmas: Tensor, seed: int) -> 
     )
 
 
-def _check_unpatched(model: Any) -> None:
-    if model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+def check_unpatched(model: Any) -> None:
+    """ValueError for a model that a node of this pack has patched."""
+    if any(model.get_wrappers(WrappersMP.OUTER_SAMPLE, key) for key in OWN_WRAPPERS):
         raise ValueError(
             "Inversion needs the unpatched model, but this one comes from an AttentionController "
             "or a P2P Null-Text Optimize. Wire the checkpoint's model."
         )
 
 
-def _prompt(positive: list) -> Tensor | None:
+def source_prompt(positive: list) -> Tensor | None:
     """The one text encoding of a conditioning, (1 or B, T, D); None where there are several."""
     if any(TAG in values for _, values in positive):
         raise ValueError(

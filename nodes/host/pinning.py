@@ -30,11 +30,8 @@ class Pinning:
     def __init__(
         self, inversion: Inversion, model: Any, sigmas: Sequence[float], rows: int, group: int
     ) -> None:
-        first = inversion.find(sigmas)
-        if first is None:
-            raise ValueError(_mismatch(inversion, sigmas))
+        self.first, self.steps = check_schedule(inversion, sigmas), len(sigmas) - 1
         self.inversion, self.model, self.group = inversion, model, group
-        self.first, self.steps = first, len(sigmas) - 1
         if rows != group * len(inversion.latent):
             raise ValueError(
                 f"The inversion holds {len(inversion.latent)} pictures, so the sampler needs a "
@@ -84,7 +81,7 @@ def check_inversion(
             "The inversion was made with another model (or other LoRAs) than the one wired to "
             "the AttentionController. Invert the picture again with this model."
         )
-    if inversion.prompt is not None and not _same_prompt(inversion.prompt, cross_attn):
+    if inversion.prompt is not None and not same_prompt(inversion.prompt, cross_attn):
         raise ValueError(
             f"The edit's source prompt is {source!r}, but the inversion was made under another "
             "prompt. Give P2P DDIM Invert the source prompt of the edit."
@@ -97,7 +94,8 @@ def check_inversion(
         )
 
 
-def _same_prompt(prompt: Tensor, cross_attn: Tensor) -> bool:
+def same_prompt(prompt: Tensor, cross_attn: Tensor) -> bool:
+    """Whether two text encodings, (1 or B, T, D), are the same but for tiling and precision."""
     prompt, cross_attn = prompt.float().cpu(), cross_attn.float().cpu()
     if prompt.shape[-1] != cross_attn.shape[-1]:
         return False
@@ -106,13 +104,17 @@ def _same_prompt(prompt: Tensor, cross_attn: Tensor) -> bool:
     return bool((a - b).norm(dim=(1, 2)).max() <= SAME_PROMPT * b.norm())
 
 
-def _mismatch(inversion: Inversion, sigmas: Sequence[float]) -> str:
+def check_schedule(inversion: Inversion, sigmas: Sequence[float]) -> int:
+    """At which level of the inversion a run on ``sigmas`` begins; ValueError if it does not fit."""
+    first = inversion.find(sigmas)
+    if first is not None:
+        return first
     own, run = inversion.sigmas.tolist(), list(sigmas)
-    return (
+    raise ValueError(
         f"The sampler's schedule does not match the inversion's: the inversion has {len(own) - 1} "
         f"steps ({_levels(own)}), the sampler {len(run) - 1} ({_levels(run)}). Give both the same "
-        "steps, scheduler and denoise, or sample with SamplerCustom and wire the inversion's "
-        "sigmas output to it."
+        "steps, scheduler and denoise (KSampler samples dpm_2 and uni_pc at levels of their own: "
+        "use euler), or sample with SamplerCustom and wire the inversion's sigmas output to it."
     )
 
 

@@ -42,7 +42,7 @@ def check_steps_visible(sampler_name: str, purpose: str) -> None:
         raise ValueError(
             f"{purpose.capitalize()} cannot keep the source under the sampler "
             f"{name.replace('unipc', 'uni_pc')}, whose steps do not start from the picture that "
-            "was set. Use euler, ddim, heun, dpmpp_2m, or an ancestral or dpmpp SDE sampler."
+            "was set. Use euler, ddim, heun or dpmpp_2m."
         )
 
 

@@ -1,0 +1,85 @@
+"""SaveInversion and LoadInversion: an inversion is made once and used on other days."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import PurePosixPath
+
+from comfy_api.latest import io
+
+from ..p2p_core.inversion import Inversion
+from .host.inversion_files import load_inversion, save_inversion
+from .host.inversion_places import file_state, listed_files, missing
+from .inversion_inputs import inversion_outputs, results
+from .sockets import InversionSocket
+
+
+class SaveInversion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2PSaveInversion",
+            display_name="P2P Save Inversion",
+            category="p2p/inversion",
+            description="Writes an inversion into ComfyUI's output folder, so that the photograph "
+            "can be edited again without inverting it. P2P Load Inversion reads it, bit for bit.",
+            search_aliases=["save inversion", "store inversion", "cache inversion"],
+            inputs=[
+                InversionSocket.Input(
+                    "inversion", tooltip="From P2P DDIM Invert or P2P Noise Invert."
+                ),
+                io.String.Input(
+                    "name",
+                    default="inversions/picture",
+                    tooltip="File name, also with folders inside the output folder. A number is "
+                    "added, so nothing is overwritten. %year%, %month%, %day%, %hour%, %minute% "
+                    "and %second% are filled in.",
+                ),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, inversion: Inversion, name: str) -> io.NodeOutput:
+        saved = save_inversion(inversion, name)
+        path = PurePosixPath(saved["subfolder"], saved["filename"])
+        logging.info("Inversion saved in the output folder as %s", path)
+        return io.NodeOutput(ui={"latents": [saved]})
+
+
+class LoadInversion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2PLoadInversion",
+            display_name="P2P Load Inversion",
+            category="p2p/inversion",
+            description="Reads an inversion that P2P Save Inversion wrote, from ComfyUI's input or "
+            "output folder. It gives the same pictures as the one that was saved.",
+            search_aliases=["load inversion", "open inversion", "cached inversion"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=listed_files(),
+                    tooltip="Inversions in the input folder and, marked [output], in the output "
+                    "folder.",
+                )
+            ],
+            outputs=inversion_outputs(),
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None) -> bool | str:
+        return True if file is None else missing(file) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None) -> str:
+        return "" if file is None else file_state(file)
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(*results(load_inversion(file)))
+
+
+NODES = [SaveInversion, LoadInversion]
