@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +23,16 @@ GROWN = 6  # pixels around the object that count as its own
 
 @dataclass(frozen=True)
 class Case:
-    """An edit whose outcome is known. words: of source and target, that mark the object."""
+    """An edit whose outcome is known.
+
+    words: of source and target, that mark the object. scale: of the word "striped".
+    """
 
     kind: str
     source: Prompt
     target: Prompt
     words: tuple[str, str]
+    scale: float = 1.0
 
 
 class Score(NamedTuple):
@@ -63,17 +67,24 @@ def adjective_added(prompt: Prompt, step: int) -> Case:
     return Case("adjective added", prompt, prompt.with_noun(texture="striped"), words)
 
 
-def word_scaled(prompt: Prompt, step: int) -> Case:
-    """The texture's word at 0: the texture must go."""
+def word_halved(prompt: Prompt, step: int) -> Case:
+    """An added adjective at half strength: it still shows."""
+    return replace(adjective_added(prompt, step), kind="word scaled to 0.5", scale=0.5)
+
+
+def word_removed(prompt: Prompt, step: int) -> Case:
+    """The texture's word at 0: the texture should go."""
     colour = prompt.nouns[0].colour or ""
-    return Case("word scaled to 0", prompt.with_noun(texture="striped"), prompt, (colour, colour))
+    source = prompt.with_noun(texture="striped")
+    return Case("word scaled to 0", source, prompt, (colour, colour), scale=0.0)
 
 
 KINDS: tuple[Callable[[Prompt, int], Case], ...] = (
     colour_swap,
     shape_swap,
     adjective_added,
-    word_scaled,
+    word_halved,
+    word_removed,
 )
 
 
@@ -131,9 +142,11 @@ def make_edit(nodes: Nodes, clip: Any, case: Case, cross: float, self_replace: f
     """The P2P_EDIT of a case."""
     texts = {"source_prompt": case.source.text, "target_prompt": case.target.text}
     windows = {"cross_replace_steps": cross, "self_replace_steps": self_replace}
-    if case.kind.startswith("word scaled"):
-        same = {"source_prompt": case.source.text, "target_prompt": case.source.text}
-        [edit] = nodes.call("P2PWordSwap", clip=clip, **same, **windows)
-        return nodes.call("P2PReweight", edit=edit, words="striped", scale=0.0)[0]
-    name = "P2PRefine" if case.kind == "adjective added" else "P2PWordSwap"
-    return nodes.call(name, clip=clip, **texts, **windows)[0]
+    if case.scale == 0:
+        texts["target_prompt"] = case.source.text
+    adds = "striped" in case.target.text and "striped" not in case.source.text
+    name = "P2PRefine" if adds else "P2PWordSwap"
+    [edit] = nodes.call(name, clip=clip, **texts, **windows)
+    if case.scale != 1:
+        [edit] = nodes.call("P2PReweight", edit=edit, words="striped", scale=case.scale)
+    return edit

@@ -28,9 +28,15 @@ class Pairs:
     """All pairs on disk, mirrored and moved about at random."""
 
     def __init__(self, folder: Path) -> None:
-        shards = [torch.load(p, weights_only=False) for p in sorted(folder.glob("pairs_*.pt"))]
-        if not shards:
-            raise FileNotFoundError(f"{folder} holds no pairs_*.pt; run make_pairs.py first.")
+        self.folder = folder
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read all shards, also those that arrived since."""
+        paths = sorted(self.folder.glob("pairs_*.pt"))
+        if not paths:
+            raise FileNotFoundError(f"{self.folder} holds no pairs_*.pt; run make_pairs.py first.")
+        shards = [torch.load(path, weights_only=False) for path in paths]
         self.instructions: list[Instruction] = [i for s in shards for i in s["instructions"]]
         self.sources = torch.cat([shard["sources"] for shard in shards]).float()
         self.targets = torch.cat([shard["targets"] for shard in shards]).float()
@@ -107,7 +113,7 @@ def main() -> None:
     trainer = InstructTrainer(args, {*caption_words(), *EXTRA_WORDS}, in_channels=8)
     resume: Callable[[Path], None] = trainer.load if args.resume else trainer.start_from
     resume(args.resume or args.start)
-    train(trainer, lambda: pairs.batch(rng, args.batch, trainer.vocabulary))
+    train(trainer, lambda: pairs.batch(rng, args.batch, trainer.vocabulary), pairs.refresh)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_the_judge_is_right_about_random_scenes() -> None:
             for name in ("shape", "colour", "texture"):
                 right[name].append(getattr(found, name) == getattr(thing, name))
             assert abs(found.x - thing.x) < 4
-            assert abs(found.radius - thing.radius) < 6
+            assert abs(found.radius - thing.radius) < 0.2 * thing.radius
     for name, checks in right.items():
         assert np.mean(checks) > (0.96 if name == "texture" else 0.99), name
 

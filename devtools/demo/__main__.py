@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import shutil
 import signal
 import sys
 import tempfile
@@ -128,7 +129,7 @@ async def demo(arguments: argparse.Namespace) -> None:
             link = base / "models" / "checkpoints" / arguments.checkpoint.name
             link_file(arguments.checkpoint.resolve(), link)
         if photo is not None:
-            link_file(photo.resolve(), base / "input" / photo.name)
+            shutil.copyfile(photo, base / "input" / photo.name)
         async with running_server(base, out / "comfyui.log") as comfy:
             with console.status("Starting ComfyUI …"):
                 await comfy.wait_until_ready()

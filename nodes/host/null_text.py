@@ -1,0 +1,172 @@
+"""Null-text optimisation on the host: gradients through the network, inside a sampling run.
+
+The host loads the model, prepares the conditionings and listens for a cancel. Nodes run in
+inference mode, whose tensors cannot take part in a backward pass; see ``gradients.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from comfy.conds import CONDCrossAttn
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ...p2p_core.inversion import Inversion
+from ...p2p_core.null_text import (
+    NullEmbeddings,
+    OnStep,
+    Settings,
+    negative_prompt_inversion,
+    optimize_null_text,
+)
+from .gradients import checkpointed, differentiable, training_clone
+from .null_text_inputs import check_inputs
+from .null_text_run import NullText, with_null_text
+
+
+def null_text(
+    model: Any,
+    inversion: Inversion,
+    positive: list,
+    negative: list,
+    settings: Settings,
+    checkpointing: bool = False,
+) -> tuple[Any, list[list], dict]:
+    """The outputs of P2P Null-Text Optimize: (model, negative, reconstruction).
+
+    Raises ValueError for inputs that do not belong together.
+    """
+    check_inputs(model, inversion, positive, negative, settings)
+    if settings.inner_steps == 0:
+        negative = positive
+    sampler = _Sampler(inversion, settings, checkpointing)
+    samples = comfy.sample.sample_custom(
+        training_clone(model),
+        torch.zeros_like(inversion.latent),
+        settings.cfg,
+        sampler,
+        inversion.sigmas,
+        positive,
+        negative,
+        inversion.latent,
+        callback=latent_preview.prepare_callback(model, inversion.steps),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=0,
+    )
+    assert sampler.found is not None
+    table = NullText(inversion, sampler.found.embeddings.cpu(), negative[0][0], settings.cfg)
+    patched, tagged = with_null_text(model, negative, table)
+    return patched, tagged, {"samples": samples}
+
+
+class _Sampler(comfy.samplers.Sampler):
+    """A sampler of the host that optimises on its way; ``found`` is what it leaves."""
+
+    def __init__(self, inversion: Inversion, settings: Settings, checkpointing: bool) -> None:
+        self.inversion, self.settings, self.checkpointing = inversion, settings, checkpointing
+        self.found: NullEmbeddings | None = None
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: dict,
+        callback: Callable,
+        noise: Tensor,
+        _latent_image: Tensor | None = None,
+        _denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        """The host's interface: from the inversion's noisiest latent to the reconstruction."""
+        levels, options = sigmas.tolist(), extra_args["model_options"]
+        unet, started = model_wrap.inner_model.diffusion_model, time.monotonic()
+        with tqdm(total=len(levels) - 1, disable=disable_pbar) as bar:
+            on_step = partial(_report, bar, callback)
+            with differentiable(unet), checkpointed(unet, self.checkpointing):
+                self.found = self._optimize(model_wrap, levels, options, noise, on_step)
+        _tell(self.found, len(noise), time.monotonic() - started)
+        return self.found.x
+
+    def _optimize(
+        self, guider: Any, sigmas: list[float], options: dict, like: Tensor, on_step: OnStep
+    ) -> NullEmbeddings:
+        network = _Network(guider, options)
+        clean = guider.inner_model.process_latent_in(self.inversion.latent.to(like))
+        pivot = clean + self.inversion.offsets.to(like)
+        null = network.embedding(len(clean))
+        if self.settings.inner_steps == 0:
+            return negative_prompt_inversion(network.cond, pivot, sigmas, null, on_step)
+        return optimize_null_text(
+            network.cond, network.uncond, pivot, sigmas, null, self.settings, on_step
+        )
+
+
+class _Network:
+    """The network under the prompt, and under a null embedding in place of the negative."""
+
+    def __init__(self, guider: Any, options: dict) -> None:
+        self.model, self.options = guider.inner_model, options
+        self.positive, [self.negative] = guider.conds["positive"], guider.conds["negative"]
+
+    def embedding(self, rows: int) -> Tensor:
+        """The negative's own, (rows, T, D) in fp32."""
+        null = self.negative["model_conds"]["c_crossattn"].cond.float().clone()
+        return comfy.utils.repeat_to_batch_size(null, rows)
+
+    def cond(self, x: Tensor, sigma: float) -> Tensor:
+        """The denoised latent under the prompt."""
+        return self._denoised(x, sigma, self.positive)
+
+    def uncond(self, x: Tensor, sigma: float, embedding: Tensor) -> Tensor:
+        """The denoised latent under a null embedding (B, T, D); has a gradient by it."""
+        given = {**self.negative["model_conds"], "c_crossattn": CONDCrossAttn(embedding)}
+        return self._denoised(x, sigma, [{**self.negative, "model_conds": given}])
+
+    def _denoised(self, x: Tensor, sigma: float, entries: list[dict]) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        level = x.new_full((len(x),), sigma)
+        [out] = comfy.samplers.calc_cond_batch(self.model, [entries], x, level, self.options)
+        return out
+
+
+def _report(
+    bar: tqdm, callback: Callable | None, done: int, x: Tensor, denoised: Tensor, losses: Tensor
+) -> None:
+    """After a step: the console's progress bar with the loss, the page's with a preview."""
+    bar.set_postfix(loss=f"{float(losses.max()):.1e}", refresh=False)
+    bar.update()
+    if callback is not None:
+        callback(done - 1, denoised, x, bar.total)
+
+
+def _tell(found: NullEmbeddings, pictures: int, seconds: float) -> None:
+    """What it cost and how near it came; and whether it had to stop."""
+    logging.info(
+        "Null-text optimisation: %d model evaluations and %d gradients for each of %d pictures, "
+        "%.1f s, loss %.1e at its worst step and %.1e at the last",
+        found.predictions,
+        found.gradients,
+        pictures,
+        seconds,
+        float(found.losses.max()),
+        float(found.losses[-1].max()),
+    )
+    if found.failed_at is not None:
+        logging.warning(
+            "Null-text optimisation stopped at step %d of %d, where the loss was no number: the "
+            "later steps use the last embedding that was good. Run the model in fp32, or lower "
+            "learning_rate.",
+            found.failed_at + 1,
+            len(found.losses),
+        )

@@ -1,0 +1,73 @@
+"""Which models, prompts and inversions null-text optimisation takes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+from ...p2p_core.inversion import Inversion
+from ...p2p_core.null_text import Settings
+from .fingerprint import fingerprint
+from .inversion import check_unpatched, source_prompt
+from .models import text_width
+from .pinning import same_prompt
+
+LIMITS = ("area", "mask", "control", "gligen", "hooks", "start_percent", "end_percent")
+GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
+
+
+def check_inputs(
+    model: Any, inversion: Inversion, positive: list, negative: list, settings: Settings
+) -> None:
+    """ValueError for a model, prompts, guidance or an inversion that cannot be optimised for."""
+    check_unpatched(model)
+    if math.isclose(settings.cfg, 1.0):
+        raise ValueError(
+            "At cfg 1 the negative has no part in the picture, so there is nothing to optimise. "
+            "Set cfg to that of the sampler, such as 7.5, or leave this node out."
+        )
+    _check_model(model, inversion)
+    prompt = source_prompt(positive)
+    _check_whole("positive", positive)
+    _check_whole("negative", negative)
+    if inversion.prompt is not None and (
+        prompt is None or not same_prompt(inversion.prompt, prompt)
+    ):
+        raise ValueError(
+            "The positive is not the prompt that the inversion was made under. Wire the same "
+            "CLIPTextEncode to P2P DDIM Invert and to P2P Null-Text Optimize."
+        )
+
+
+def _check_model(model: Any, inversion: Inversion) -> None:
+    unet = model.get_model_object("diffusion_model")
+    if not isinstance(unet, UNetModel) or text_width(model) is None:
+        raise ValueError(
+            "Null-text optimisation needs a Stable Diffusion model whose UNet reads text, but this "
+            f"one is {type(model.model).__name__} ({type(unet).__name__}). Load such a checkpoint."
+        )
+    if inversion.model is not None and inversion.model != fingerprint(model):
+        raise ValueError(
+            "The inversion was made with another model (or other LoRAs) than the one wired to "
+            "P2P Null-Text Optimize. Invert the picture again with this model."
+        )
+    changed = [name for name in GUIDANCE if model.model_options.get(name)]
+    if changed:
+        raise ValueError(
+            f"Another node changes how this model's guidance is computed ({', '.join(changed)}), "
+            "but null embeddings correct plain guidance. Wire the model without it (RescaleCFG, "
+            "PAG and the like)."
+        )
+
+
+def _check_whole(name: str, conditioning: list) -> None:
+    """One prompt, for the whole picture and all steps."""
+    limits = [key for _, values in conditioning for key in LIMITS if values.get(key) is not None]
+    if len(conditioning) != 1 or limits:
+        what = f"limited or steered ({', '.join(limits)})" if limits else "combined from several"
+        raise ValueError(
+            f"Null-text optimisation needs one prompt for the whole picture and all steps, but the "
+            f"{name} is {what}. Wire a CLIPTextEncode to {name}."
+        )
