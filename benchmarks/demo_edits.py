@@ -18,6 +18,7 @@ from judge import Verdict, judge  # noqa: E402
 from node_calls import Nodes  # noqa: E402
 from world import COLOURS, SHAPES, Prompt, held_out_prompts  # noqa: E402
 
+HALVED, REMOVED = "word scaled to 0.5", "word scaled to 0"
 GROWN = 6  # pixels around the object that count as its own
 
 
@@ -25,7 +26,8 @@ GROWN = 6  # pixels around the object that count as its own
 class Case:
     """An edit whose outcome is known.
 
-    words: of source and target, that mark the object. scale: of the word "striped".
+    words: of source and target, that mark the object. scale: of the word "striped". windows:
+    cross_replace_steps and self_replace_steps; what changes the outline gets more freedom.
     """
 
     kind: str
@@ -33,6 +35,7 @@ class Case:
     target: Prompt
     words: tuple[str, str]
     scale: float = 1.0
+    windows: tuple[float, float] = (0.8, 0.4)
 
 
 class Score(NamedTuple):
@@ -58,7 +61,8 @@ def shape_swap(prompt: Prompt, step: int) -> Case:
     noun = prompt.nouns[0]
     shape = other(noun.shape, list(SHAPES), step)
     colour = noun.colour or ""
-    return Case("shape swap", prompt, prompt.with_noun(shape=shape), (colour, colour))
+    target = prompt.with_noun(shape=shape)
+    return Case("shape swap", prompt, target, (colour, colour), windows=(0.5, 0.2))
 
 
 def adjective_added(prompt: Prompt, step: int) -> Case:
@@ -69,14 +73,14 @@ def adjective_added(prompt: Prompt, step: int) -> Case:
 
 def word_halved(prompt: Prompt, step: int) -> Case:
     """An added adjective at half strength: it still shows."""
-    return replace(adjective_added(prompt, step), kind="word scaled to 0.5", scale=0.5)
+    return replace(adjective_added(prompt, step), kind=HALVED, scale=0.5, windows=(0.5, 0.4))
 
 
 def word_removed(prompt: Prompt, step: int) -> Case:
     """The texture's word at 0: the texture should go."""
     colour = prompt.nouns[0].colour or ""
     source = prompt.with_noun(texture="striped")
-    return Case("word scaled to 0", source, prompt, (colour, colour), scale=0.0)
+    return Case(REMOVED, source, prompt, (colour, colour), scale=0.0)
 
 
 KINDS: tuple[Callable[[Prompt, int], Case], ...] = (
@@ -138,9 +142,10 @@ def score(source: np.ndarray, edited: np.ndarray, case: Case) -> Score:
     )
 
 
-def make_edit(nodes: Nodes, clip: Any, case: Case, cross: float, self_replace: float) -> Any:
+def make_edit(nodes: Nodes, clip: Any, case: Case) -> Any:
     """The P2P_EDIT of a case."""
     texts = {"source_prompt": case.source.text, "target_prompt": case.target.text}
+    cross, self_replace = case.windows
     windows = {"cross_replace_steps": cross, "self_replace_steps": self_replace}
     if case.scale == 0:
         texts["target_prompt"] = case.source.text

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from demo_edits import Case, Nodes, Score, cases, make_edit, score
+from demo_edits import REMOVED, Case, Nodes, Score, cases, make_edit, score
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.progress import track
@@ -49,8 +49,7 @@ class Studio:
 
     def pictures(self, case: Case, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The source and the edit made by every method."""
-        windows = self.options.cross, self.options.self_replace
-        edit = make_edit(self.nodes, self.clip, case, *windows)
+        edit = make_edit(self.nodes, self.clip, case)
         source_words, target_words = case.words
         [blended] = self.nodes.call(
             "P2PLocalBlendMask",
@@ -84,8 +83,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=6.0)
-    parser.add_argument("--cross", type=float, default=0.8)
-    parser.add_argument("--self-replace", type=float, default=0.4)
     parser.add_argument("--threshold", type=float, default=0.3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pictures", type=Path, help="also write the first edits as a sheet")
@@ -104,7 +101,8 @@ def main() -> None:
         for method, picture in edits.items():
             result = score(source, picture, case)
             scores[case.kind, method].append(result)
-            scores["all", method].append(result)
+            if case.kind != REMOVED:  # whose outcome no prompt gives
+                scores["all others", method].append(result)
         if len(sheet) < 12:
             sheet.append(np.concatenate([source, *edits.values()], axis=1))
     title = f"demo model, {options.count} held-out edits, {options.steps} steps"

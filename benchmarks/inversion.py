@@ -151,7 +151,7 @@ class Studio:
                 positive=self.text(case.source.text), negative=negative,
                 inner_steps=method.inner_steps, learning_rate=1e-2, early_stop=1e-5,
             )  # fmt: skip
-        edit = make_edit(self.nodes, self.clip, case, 0.8, 0.4)
+        edit = make_edit(self.nodes, self.clip, case)
         if method.blend:
             words = {"source_words": case.words[0], "target_words": case.words[1]}
             [edit] = call("P2PLocalBlendMask", edit=edit, threshold=o.threshold, **words)

@@ -47,29 +47,29 @@ def sample_source(rng: Random, held_out: bool) -> Prompt:
             return source
 
 
-def sample_instruction(rng: Random, source: Prompt, kind: str, held_out: bool) -> Instruction:
+def sample_instruction(
+    rng: Random, source: Prompt, kind: str, held_out: bool
+) -> Instruction | None:
     """A random instruction of a kind; its target is a held-out combination, or none.
 
-    A striped target is as new as its source, so its source should be held out, or not.
+    None where no target is like that. Stripes leave the combination as it is.
     """
-    while True:
-        target, new = _changed(rng, kind, source)
-        if is_new(target) == held_out:
-            text = rng.choice(PHRASES[kind]).format(new=new, shape=source.nouns[0].shape)
-            return Instruction(kind, text, source, target)
+    targets = [(t, new) for t, new in _targets(kind, source) if is_new(t) == held_out]
+    if not targets:
+        return None
+    target, new = rng.choice(targets)
+    text = rng.choice(PHRASES[kind]).format(new=new, shape=source.nouns[0].shape)
+    return Instruction(kind, text, source, target)
 
 
-def _changed(rng: Random, kind: str, source: Prompt) -> tuple[Prompt, str]:
-    """The prompt after an edit of this kind, and the word that is new in it."""
+def _targets(kind: str, source: Prompt) -> list[tuple[Prompt, str]]:
+    """All prompts after an edit of this kind, each with the word that is new in it."""
     noun = source.nouns[0]
     taken = (noun.colour, source.background)
     if kind == "colour":
-        new = rng.choice([name for name in COLOURS if name not in taken])
-        return source.with_noun(colour=new), new
+        return [(source.with_noun(colour=c), c) for c in COLOURS if c not in taken]
     if kind == "background":
-        new = rng.choice([name for name in BACKGROUNDS if name not in taken])
-        return source.with_background(new), new
+        return [(source.with_background(b), b) for b in BACKGROUNDS if b not in taken]
     if kind == "shape":
-        new = rng.choice([name for name in SHAPES if name != noun.shape])
-        return source.with_noun(shape=new), new
-    return source.with_noun(texture="striped"), "striped"
+        return [(source.with_noun(shape=s), s) for s in SHAPES if s != noun.shape]
+    return [(source.with_noun(texture="striped"), "striped")]

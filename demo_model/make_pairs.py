@@ -102,7 +102,8 @@ def make_shard(studio: Studio, rng: Random) -> dict[str, Any]:
     kept: list[tuple[Instruction, Tensor, Tensor]] = []
     while len(kept) < studio.args.size:
         source = sample_source(rng, held_out=False)
-        made = [sample_instruction(rng, source, kind, held_out=False) for kind in KINDS]
+        asked_for = [sample_instruction(rng, source, kind, held_out=False) for kind in KINDS]
+        made = [instruction for instruction in asked_for if instruction is not None]
         for samples in studio.sample(made, rng):
             pictures = studio.decode(samples)
             verdicts = [judge(p) for p in pictures.mul(255).round().byte().cpu().numpy()]

@@ -14,6 +14,10 @@ CHECKPOINT_URL = (
 )
 
 
+INSTRUCT = "instruct-pix2pix-00-22000.safetensors"
+INSTRUCT_URL = "https://huggingface.co/timbrooks/instruct-pix2pix/resolve/main/" + INSTRUCT
+
+
 def templates() -> list[Template]:
     return [
         word_swap_demo(),
@@ -22,6 +26,8 @@ def templates() -> list[Template]:
         edit_photo_demo(),
         word_swap_sd15(),
         edit_photo_sd15(),
+        follow_instruction_demo(),
+        follow_instruction_sd15(),
     ]
 
 
@@ -157,16 +163,7 @@ def edit_photo_demo() -> Template:
         ("the given picture", "as the sampler gives it back", "a blue square …"),
     )
     model = template.add(0, "P2PDemoModel")
-    size = {"width": DEMO_SIZE, "height": DEMO_SIZE, "batch_size": 1}
-    ground = template.add(0, "EmptyImage", "A gray ground", **size, color=0x828488)
-    square = template.add(
-        0, "EmptyImage", "A red square", width=60, height=60, batch_size=1, color=0xD62728
-    )
-    photo = template.add(
-        1, "ImageCompositeMasked", "The picture", destination=ground, source=square, x=34, y=38,
-        resize_source=False,
-    )  # fmt: skip
-    template.add(4, "PreviewImage", "The given picture", images=photo)
+    photo = red_square(template)
     inverted = invert(template, model, photo, "a red square on a gray background", steps=30)
     swapped = template.add(
         1,
@@ -216,6 +213,86 @@ def edit_photo_sd15() -> Template:
     )
     decode_and_show(template, model, samples)
     return template
+
+
+def red_square(template: Template) -> Link:
+    """A picture made by the host's own nodes, and its preview."""
+    size = {"width": DEMO_SIZE, "height": DEMO_SIZE, "batch_size": 1}
+    ground = template.add(0, "EmptyImage", "A gray ground", **size, color=0x828488)
+    square = template.add(
+        0, "EmptyImage", "A red square", width=60, height=60, batch_size=1, color=0xD62728
+    )
+    photo = template.add(
+        1, "ImageCompositeMasked", "The picture", destination=ground, source=square, x=34, y=38,
+        resize_source=False,
+    )  # fmt: skip
+    template.add(4, "PreviewImage", "The given picture", images=photo)
+    return photo
+
+
+def follow_instruction_demo() -> Template:
+    template = Template(
+        "follow_instruction_demo",
+        "**Follow an instruction.** The picture (here painted by three nodes; put *Load Image* in "
+        "their place) is changed as the instruction says: 'make it blue', 'turn it into a star', "
+        "'put it on a green background', 'make it striped'.\n\n"
+        "The sampler's *cfg* says how strictly the text is followed, *image_cfg* how closely the "
+        "picture is kept.",
+        ("the given picture", "“turn it into a star”"),
+    )
+    model = template.add(0, "P2PDemoModel", variant="instructions")
+    photo = red_square(template)
+    follow(template, model, photo, "turn it into a star", steps=20, cfg=5.0)
+    return template
+
+
+def follow_instruction_sd15() -> Template:
+    template = Template(
+        "follow_instruction_sd15",
+        "**Follow an instruction with InstructPix2Pix.** Choose an instruct-pix2pix checkpoint and "
+        "a picture of about 512x512, and say what should change.\n\n"
+        "Raise *image_cfg* if too much changes, raise the sampler's *cfg* if too little does.",
+        models=[{"name": INSTRUCT, "url": INSTRUCT_URL, "directory": "checkpoints"}],
+    )
+    model = template.add(0, "CheckpointLoaderSimple", ckpt_name=INSTRUCT)
+    photo = template.add(0, "LoadImage", image="example.png")
+    follow(template, model, photo, "make it look like a watercolour", steps=50, cfg=7.5)
+    return template
+
+
+def follow(
+    template: Template, model: Link, photo: Link, instruction: str, *, steps: int, cfg: float
+) -> None:
+    """Instruction, conditioning and KSampler; what it makes of the picture."""
+    clip = output(model, 1)
+    positive = template.add(1, "CLIPTextEncode", "Instruction", clip=clip, text=instruction)
+    negative = template.add(1, "CLIPTextEncode", "Negative (empty)", clip=clip, text="")
+    made = template.add(
+        2,
+        "IP2PConditioning",
+        model=model,
+        positive=positive,
+        negative=negative,
+        vae=output(model, 2),
+        image=photo,
+        image_cfg=1.5,
+    )
+    samples = template.add(
+        3,
+        "KSampler",
+        model=made,
+        positive=output(made, 1),
+        negative=output(made, 2),
+        latent_image=output(made, 4),
+        seed=SEED,
+        steps=steps,
+        cfg=cfg,
+        sampler_name="euler",
+        scheduler="normal",
+        denoise=1.0,
+    )
+    pictures = template.add(3, "VAEDecode", samples=samples, vae=output(model, 2))
+    template.add(4, "PreviewImage", "After the instruction", images=pictures)
 
 
 def invert(template: Template, model: Link, photo: Link, prompt: str, steps: int) -> Link:

@@ -79,21 +79,30 @@ def sheet(images: list[Image.Image], captions: Sequence[str]) -> Image.Image:
 
 
 def card(template: Template) -> Image.Image:
-    """The two prompts, for a model that is not here."""
-    [edit] = [node for node in template.graph.values() if node["class_type"] == "P2PWordSwap"]
+    """What is done and the prompts it is done with, for a model that is not here."""
     canvas = Image.new("RGB", (SIDE, SIDE), PAPER)
     draw = ImageDraw.Draw(canvas)
     y = 70
-    for size, text in (
-        (34, "Edit a photograph" if "photo" in template.name else "Word swap"),
-        (20, "Stable Diffusion 1.5"),
-        (22, textwrap.fill(edit["inputs"]["source_prompt"], LETTERS)),
-        (22, textwrap.fill(edit["inputs"]["target_prompt"], LETTERS)),
-    ):
+    title = template.name.removesuffix("_sd15").replace("_", " ").capitalize()
+    for size, text in ((34, title), (20, "Stable Diffusion 1.5"), *prompts(template)):
         font = ImageFont.load_default(size)
         draw.multiline_text((30, y), text, fill=INK, font=font, spacing=6)
         y = draw.multiline_textbbox((30, y), text, font=font, spacing=6)[3] + 24
     return canvas
+
+
+def prompts(template: Template) -> list[tuple[int, str]]:
+    """The swap's two prompts or the instruction, with their size."""
+    for node in template.graph.values():
+        if node["class_type"] == "P2PWordSwap":
+            both = node["inputs"]["source_prompt"], node["inputs"]["target_prompt"]
+            return [(22, textwrap.fill(text, LETTERS)) for text in both]
+    texts = [
+        node["inputs"]["text"]
+        for node in template.graph.values()
+        if node["class_type"] == "CLIPTextEncode"
+    ]
+    return [(22, textwrap.fill(texts[0], LETTERS))]
 
 
 async def main() -> int:

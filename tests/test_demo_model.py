@@ -60,22 +60,44 @@ def test_registering_twice_changes_nothing(registration: ModuleType) -> None:
     assert [model.__name__ for model in before].count("P2PDemo") == 1
 
 
-def test_the_weights_are_small() -> None:
-    size = (REPOSITORY / "demo_model" / "p2p_demo.safetensors").stat().st_size
-    assert size <= 10 * 2**20
+@pytest.mark.parametrize("name", ["p2p_demo.safetensors", "p2p_demo_instruct.safetensors"])
+def test_the_weights_are_small(name: str) -> None:
+    assert (REPOSITORY / "demo_model" / name).stat().st_size <= 10 * 2**20
 
 
-def test_it_paints_the_colours_of_the_prompt(parts: tuple) -> None:
+def test_it_paints_what_the_prompt_says(parts: tuple) -> None:
     from judge import judge
 
-    wanted = [("red", "white"), ("blue", "yellow"), ("green", "black"), ("yellow", "purple")]
-    texts = [f"a {colour} circle on a {background} background" for colour, background in wanted]
-    verdicts = [judge(picture) for picture in sample(parts, texts)]
-    hits = [
-        (verdict.colour == colour) + (verdict.background == background)
-        for verdict, (colour, background) in zip(verdicts, wanted, strict=True)
+    wanted = [
+        ("circle", "red", "white"),
+        ("square", "blue", "yellow"),
+        ("star", "green", "black"),
+        ("heart", "yellow", "purple"),
     ]
-    assert sum(hits) >= 6, [(v.colour, v.background) for v in verdicts]
+    texts = [f"a {colour} {shape} on a {ground} background" for shape, colour, ground in wanted]
+    found = [judge(picture) for picture in sample(parts, texts)]
+    shown = [(verdict.shape, verdict.colour, verdict.background) for verdict in found]
+    hits = sum(
+        a == b
+        for one, other in zip(shown, wanted, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+    assert hits >= 10, shown
+
+
+def test_the_variant_for_instructions_is_an_instruct_pix2pix_model(
+    registration: ModuleType,
+) -> None:
+    import comfy.model_base
+
+    model, clip, _ = registration.load_demo_model(instruct=True)
+    assert isinstance(model.model, comfy.model_base.IP2P)
+    assert model.model.diffusion_model.input_blocks[0][0].in_channels == 8
+    blue, red = (clip.encode_from_tokens(clip.tokenize(f"make it {c}")) for c in ("blue", "red"))
+    assert (blue - red).abs().max() > 0.1
+    for path, instruct in ((registration.WEIGHTS_PATH, True), (registration.INSTRUCT_PATH, False)):
+        with pytest.raises(ValueError, match="is not the demo model's weights file"):
+            registration.load_demo_model(path, instruct=instruct)
 
 
 def test_the_autoencoder_keeps_a_picture(parts: tuple) -> None:

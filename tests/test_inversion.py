@@ -70,6 +70,31 @@ def test_a_pinned_source_comes_back_bit_for_bit(sampler_name: str, inverter: str
     assert distance(out[1], out[0]) > 1e-2
 
 
+@pytest.mark.parametrize("inverter", ["ddim", "noise"])
+def test_outside_a_blend_the_photograph_stays_bit_for_bit(inverter: str) -> None:
+    s = scene(TEN_STEPS)
+    latent = picture()
+    region = torch.zeros(1, 128, 128)
+    region[:, 32:96, 32:96] = 1
+    link = s.graph.value({"samples": latent})
+    levels = {"steps": 10, "scheduler": "normal"}
+    if inverter == "ddim":
+        inversion = invert(s, link)
+    else:
+        inversion = s.graph.add("P2PNoiseInvert", latent=link, seed=5, **levels)
+    edit = s.graph.add(
+        "P2PLocalBlendMask", edit=SWAP.build(s.graph, s.clip), mask=s.graph.value(region),
+        source_words="", target_words="", threshold=0.3, start_blend=0.0,
+    )  # fmt: skip
+    control = s.control(edit=edit, inversion=inversion, latent=inversion[1])
+    source, edited_ = run(s.graph, s.sample(control, control[1], control[2]))["samples"]
+    assert torch.equal(source, latent[0])
+    outside = torch.ones(16, 16, dtype=torch.bool)
+    outside[3:13, 3:13] = False
+    assert torch.equal(edited_[:, outside], latent[0][:, outside])
+    assert distance(edited_[:, 5:11, 5:11], latent[0][:, 5:11, 5:11]) > 1e-2
+
+
 def test_without_windows_the_edit_is_the_target_sampled_from_the_inverted_noise() -> None:
     latent = picture()
     out = edited(scene(TEN_STEPS), latent, Edit("swap", SWAP.target, cross=0.0, self_=0.0))

@@ -24,8 +24,10 @@ from devtools.templates_graphs import templates
 
 pytestmark = pytest.mark.usefixtures("host")
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-every_demo = pytest.mark.parametrize(
-    "file", [file for file in FILES if "demo" in file.stem], ids=lambda file: file.stem
+every_edit = pytest.mark.parametrize(
+    "file",
+    [file for file in FILES if "demo" in file.stem and "instruction" not in file.stem],
+    ids=lambda file: file.stem,
 )
 THUMBNAIL_BYTES = 40_000
 STEPS = 2
@@ -92,7 +94,7 @@ def test_nodes_do_not_overlap(file: Path) -> None:
             assert apart
 
 
-@every_demo
+@every_edit
 def test_demo_runs_and_edits(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's graph, with fewer steps: one picture for the source, one for each edit."""
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))  # for the previews
@@ -109,6 +111,19 @@ def test_demo_runs_and_edits(file: Path, tmp_path: Path, monkeypatch: pytest.Mon
     for edited in pictures[1:]:
         assert (edited - pictures[0]).abs().max() > 0.01
     assert len(list(tmp_path.glob("**/*.png"))) > edits
+
+
+def test_demo_follows_its_instruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
+    graph = Graph()
+    graph.prompt = api_graph(load_workflow(WORKFLOWS / "follow_instruction_demo.json"))
+    [decode], [given] = ids_of(graph, "VAEDecode"), ids_of(graph, "ImageCompositeMasked")
+    before, after = (picture[0] for picture in run(graph, Link(given), Link(decode)))
+    assert after.shape == before.shape == (128, 128, 3)
+    # It is still red on gray, and no longer the square.
+    assert (after[64, 64] - before[64, 64]).abs().max() < 0.25
+    assert (after[2, 2] - before[2, 2]).abs().max() < 0.25
+    assert ((after - before).abs().amax(dim=-1) > 0.2).float().mean() > 0.02
 
 
 def ids_of(graph: Graph, class_type: str) -> list[str]:

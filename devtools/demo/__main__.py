@@ -19,20 +19,22 @@ from rich.console import Console
 from devtools.demo.checkpoint import check_checkpoint
 from devtools.demo.client import Comfy, DemoError, running_server
 from devtools.demo.graphs import MAPS_ID, OUTPUT_ID, Settings, Workflow
+from devtools.demo.instruct import InstructWorkflow
 from devtools.demo.photo import PhotoWorkflow
-from devtools.demo.plan import plan_photo, plan_settings, plan_workflows
+from devtools.demo.plan import plan_instructions, plan_photo, plan_settings, plan_workflows
 from devtools.demo.progress import Steps
 from devtools.demo.sheet import Column, contact_sheet
 from devtools.server import link_file, prepare_base_folder
 
 console = Console(highlight=False)
+AnyWorkflow = Workflow | PhotoWorkflow | InstructWorkflow
 
 
 @dataclass(frozen=True)
 class Result:
     """A workflow's pictures, row by row: [source, edit 1 … edit n] for every seed."""
 
-    workflow: Workflow | PhotoWorkflow
+    workflow: AnyWorkflow
     pictures: list[Image.Image]
     heat_maps: list[Path]
     seconds: float
@@ -67,14 +69,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 async def make_pictures(
-    comfy: Comfy, settings: Settings, workflow: Workflow | PhotoWorkflow, out: Path
+    comfy: Comfy, settings: Settings, workflow: AnyWorkflow, out: Path
 ) -> Result:
     """Run one workflow and write its pictures."""
     start = time.monotonic()
     with Steps(console, workflow.name, settings.steps) as steps:
         outputs = await comfy.run(workflow.graph(settings), steps.update)
     seconds = time.monotonic() - start
-    pictures, names = [], ["source", *(panel.title for panel in workflow.panels)]
+    pictures, names = [], workflow.pictures
     for index, image in enumerate(outputs[OUTPUT_ID]["images"]):
         data = await comfy.picture(image)
         row, place = divmod(index, len(names))
@@ -110,6 +112,13 @@ def make_photo_sheet(settings: Settings, photo: Path, results: list[Result]) -> 
     return contact_sheet(columns, footer(settings))
 
 
+def make_instruction_sheet(settings: Settings, photo: Path, results: list[Result]) -> Image.Image:
+    """The photograph, and what every instruction makes of it."""
+    columns = [Column("photograph", "", (Image.open(photo),))]
+    columns += [Column(result.workflow.name, "", tuple(result.pictures)) for result in results]
+    return contact_sheet(columns, f"{footer(settings)}, image_cfg 1.5, seed {settings.seed}")
+
+
 def footer(settings: Settings) -> str:
     model = settings.checkpoint or "embedded demo model"
     return f"{model}, {settings.steps} steps, euler, cfg {settings.cfg:g}"
@@ -120,6 +129,7 @@ async def demo(arguments: argparse.Namespace) -> None:
         check_checkpoint(arguments.checkpoint)
     settings, workflows = plan_settings(arguments), plan_workflows(arguments)
     photo, photo_settings, photo_flows = plan_photo(arguments, settings)
+    told_settings, told_flows = plan_instructions(arguments, settings)
     out: Path = arguments.out.expanduser().resolve()
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -134,24 +144,28 @@ async def demo(arguments: argparse.Namespace) -> None:
             with console.status("Starting ComfyUI …"):
                 await comfy.wait_until_ready()
             console.print(f"ComfyUI is up after {time.monotonic() - start:.1f} s")
-            graphs = [flow.graph(settings) for flow in (*workflows, *photo_flows)]
+            graphs = [flow.graph(settings) for flow in (*workflows, *photo_flows, *told_flows)]
             needed = {node["class_type"] for graph in graphs for node in graph.values()}
             await comfy.require_nodes(needed)
             results = [await make_pictures(comfy, settings, flow, out) for flow in workflows]
             edited = [await make_pictures(comfy, photo_settings, flow, out) for flow in photo_flows]
+            told = [await make_pictures(comfy, told_settings, flow, out) for flow in told_flows]
     sheets = [out / "contact-sheet.png"]
     make_sheet(settings, results).save(sheets[0])
     if photo is not None:
         sheets.append(out / "photo-sheet.png")
         make_photo_sheet(photo_settings, photo, edited).save(sheets[1])
-    report([*results, *edited], sheets, time.monotonic() - start)
+    if photo is not None and told:
+        sheets.append(out / "instruction-sheet.png")
+        make_instruction_sheet(told_settings, photo, told).save(sheets[2])
+    report([*results, *edited, *told], sheets, time.monotonic() - start)
 
 
 def report(results: list[Result], sheets: list[Path], seconds: float) -> None:
     for result in results:
         count = len(result.pictures)
-        console.print(f"{result.workflow.name:<15} {count:3} pictures  {result.seconds:6.1f} s")
-    console.print(f"{'in all':<29} {seconds:6.1f} s")
+        console.print(f"{result.workflow.name:<29} {count:3} pictures  {result.seconds:6.1f} s")
+    console.print(f"{'in all':<43} {seconds:6.1f} s")
     console.print(f"Pictures:      {sheets[0].parent}", soft_wrap=True)
     for sheet in sheets:
         console.print(f"Contact sheet: {sheet}", soft_wrap=True)

@@ -43,6 +43,11 @@ class Workflow:
     panels: tuple[Panel, ...]
     map_words: str = ""  # words whose heat maps are wanted
 
+    @property
+    def pictures(self) -> list[str]:
+        """What a row of the result shows."""
+        return ["source", *(panel.title for panel in self.panels)]
+
     def graph(self, settings: Settings) -> dict[str, Any]:
         """The workflow in the form that the API takes."""
         return build_graph(settings, self)
@@ -112,10 +117,17 @@ def add_sampler(graph: dict[str, Any], settings: Settings) -> None:
         positive=["controller", 1],
         latent_image=["controller", 2],
         negative=["negative", 0],
-        seed=settings.seed,
-        steps=settings.steps,
-        cfg=settings.cfg,
-        sampler_name="euler",
-        scheduler="normal",
-        denoise=1.0,
+        **sampler_inputs(settings),
     )
+
+
+def sampler_inputs(settings: Settings) -> dict[str, Any]:
+    """The widgets of a KSampler."""
+    return {
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "cfg": settings.cfg,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "denoise": 1.0,
+    }

@@ -27,6 +27,10 @@ class PhotoWorkflow:
     def panels(self) -> tuple[Panel, ...]:
         return (self.panel,)
 
+    @property
+    def pictures(self) -> list[str]:
+        return ["reconstruction", self.panel.title]
+
     def graph(self, settings: Settings) -> dict[str, Any]:
         """Photograph → inversion → edit → attention controller → ordinary sampler → pictures."""
         graph: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from devtools.demo.graphs import Panel, Settings, Workflow
+from devtools.demo.instruct import InstructWorkflow
 from devtools.demo.photo import PhotoWorkflow, photo_workflows
 
 DEMO = {
@@ -23,6 +24,13 @@ PHOTOGRAPH = Path(__file__).with_name("photograph.jpg")
 PHOTOGRAPH_SOURCE = "a red heart on a gray background"
 PHOTOGRAPH_TARGET = "a blue heart on a gray background"
 PHOTOGRAPH_STEPS = 50
+INSTRUCTIONS = (
+    "make it blue",
+    "turn it into a star",
+    "put it on a yellow background",
+    "make it striped",
+)
+INSTRUCT_CFG = 5.0
 DEMO_SETTINGS = {"size": 128, "images": 2, "steps": 20, "cfg": 6.0}
 PHOTO_SETTINGS = {"size": 512, "images": 1, "steps": 25, "cfg": 7.5}
 DEMO_SCALES = (-2.0, 0.0, 0.5, 2.0)
@@ -95,6 +103,16 @@ def plan_photo(
     own = replace(settings, source=source, images=1, steps=arguments.steps or PHOTOGRAPH_STEPS)
     flows = photo_workflows(photo.name, swap, replace(swap, blend=words))
     return photo, own, flows
+
+
+def plan_instructions(
+    arguments: argparse.Namespace, settings: Settings
+) -> tuple[Settings, list[InstructWorkflow]]:
+    """What the embedded model is told to do with its photograph; a checkpoint is told nothing."""
+    own = replace(settings, images=1, cfg=arguments.cfg or INSTRUCT_CFG)
+    if arguments.checkpoint or arguments.source:
+        return own, []
+    return own, [InstructWorkflow(text, PHOTOGRAPH.name, text) for text in INSTRUCTIONS]
 
 
 def new_words(source: str, target: str) -> list[str]:

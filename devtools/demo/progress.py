@@ -17,7 +17,7 @@ class Steps:
 
     def __init__(self, console: Console, name: str, steps: int) -> None:
         self.console, self.name, self.steps = console, name, steps
-        columns = TextColumn("{task.description:<15}"), BarColumn(), MofNCompleteColumn()
+        columns = TextColumn("{task.description:<29}"), BarColumn(), MofNCompleteColumn()
         live = console.is_terminal
         self.bar = Progress(*columns, TimeElapsedColumn(), console=console, disable=not live)
         self.task = self.bar.add_task(name, total=steps)
@@ -40,4 +40,4 @@ class Steps:
             return
         self.bar.update(self.task, completed=done, total=total)
         if not self.console.is_terminal and done % max(total // LOG_LINES, 1) == 0:
-            self.console.print(f"{self.name:<15} step {done} of {total}")
+            self.console.print(f"{self.name:<29} step {done} of {total}")
