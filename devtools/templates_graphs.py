@@ -242,7 +242,7 @@ def follow_instruction_demo() -> Template:
     )
     model = template.add(0, "P2PDemoModel", variant="instructions")
     photo = red_square(template)
-    follow(template, model, photo, "turn it into a star", steps=20, cfg=5.0)
+    follow(template, model, photo, "turn it into a star", steps=20, cfg=3.0)
     return template
 
 

@@ -30,7 +30,7 @@ INSTRUCTIONS = (
     "put it on a yellow background",
     "make it striped",
 )
-INSTRUCT_CFG = 5.0
+INSTRUCT_CFG = 3.0
 DEMO_SETTINGS = {"size": 128, "images": 2, "steps": 20, "cfg": 6.0}
 PHOTO_SETTINGS = {"size": 512, "images": 1, "steps": 25, "cfg": 7.5}
 DEMO_SCALES = (-2.0, 0.0, 0.5, 2.0)
