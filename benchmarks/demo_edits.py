@@ -37,6 +37,10 @@ class Case:
     scale: float = 1.0
     windows: tuple[float, float] = (0.8, 0.4)
 
+    @property
+    def new_shape(self) -> bool:
+        return self.source.nouns[0].shape != self.target.nouns[0].shape
+
 
 class Score(NamedTuple):
     success: bool
@@ -105,12 +109,12 @@ def arrived(verdict: Verdict, target: Prompt) -> bool:
     return shown == (noun.shape, noun.colour, noun.texture, target.background)
 
 
-def outside(mask: np.ndarray, kind: str) -> np.ndarray:
+def outside(mask: np.ndarray, new_shape: bool) -> np.ndarray:
     """Where an edit should change nothing, (H, W) bool: away from the source's object.
 
     A new shape may fill the whole square around the old one.
     """
-    if kind == "shape swap" and mask.any():
+    if new_shape and mask.any():
         rows, columns = np.where(mask)
         middle = (rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2
         half = (max(np.ptp(rows), np.ptp(columns)) + 1) // 2
@@ -131,7 +135,7 @@ def score(source: np.ndarray, edited: np.ndarray, case: Case) -> Score:
     before, after = judge(source), judge(edited)
     empty = np.zeros(source.shape[:2], bool)
     masks = [empty if verdict.mask is None else verdict.mask for verdict in (before, after)]
-    away = outside(masks[0], case.kind)
+    away = outside(masks[0], case.new_shape)
     difference = np.abs(source.astype(float) - edited)[away].max(axis=-1)
     union = masks[0] | masks[1]
     return Score(

@@ -93,7 +93,7 @@ def judged(made: Instruction, before: np.ndarray, after: np.ndarray) -> Result:
     if old.mask is None or new.mask is None:
         return Result(False, None, None)
     overlap = float((old.mask & new.mask).sum() / (old.mask | new.mask).sum())
-    away = outside(old.mask, "shape swap" if made.kind == "shape" else made.kind)
+    away = outside(old.mask, new_shape=made.kind == "shape")
     around = None if made.kind == "background" else psnr(before[away], after[away])
     return Result(arrived(new, made.target), around, None if made.kind == "shape" else overlap)
 

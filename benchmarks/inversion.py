@@ -37,7 +37,7 @@ from rich.progress import track
 from rich.table import Table
 
 from judge import judge  # isort: skip  (found by demo_edits)
-from world import IMAGE_SIZE, SHAPES, Scene, Thing, render  # isort: skip
+from world import IMAGE_SIZE, Scene, Thing, render  # isort: skip
 
 DAMAGES = ("none", "noise", "blur", "JPEG")
 
@@ -82,7 +82,7 @@ def photograph(case: Case, number: int) -> np.ndarray:
     x, y = (rng.uniform(radius + 8, IMAGE_SIZE - radius - 8) for _ in range(2))
     thing = Thing(noun.shape, noun.colour or "", noun.texture, None, None, x, y, radius)
     picture = render(Scene((thing,), case.source.background or ""))
-    return damaged(picture, DAMAGES[number // len(SHAPES) % len(DAMAGES)], number)
+    return damaged(picture, DAMAGES[number % len(DAMAGES)], number)
 
 
 def damaged(picture: np.ndarray, damage: str, seed: int) -> np.ndarray:
@@ -109,10 +109,15 @@ class Studio:
         self.rows, self.saved = 0, 0.0
         self.inversions: dict[int, tuple[tuple, float, int]] = {}
         unet = self.model.model.diffusion_model
-        unet.register_forward_pre_hook(self._count)
+        unet.register_forward_hook(self._count)
 
-    def _count(self, _module: Any, inputs: tuple) -> None:
-        self.rows += len(inputs[0]) * (1 + torch.is_grad_enabled())
+    def _count(self, _module: Any, _inputs: tuple, output: torch.Tensor) -> None:
+        self.rows += len(output)
+        if output.requires_grad:
+            output.register_hook(self._count_backward)
+
+    def _count_backward(self, gradient: torch.Tensor) -> None:
+        self.rows += len(gradient)
 
     def text(self, prompt: str) -> list:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
@@ -169,7 +174,7 @@ class Studio:
         """What every method makes of a photograph."""
         self.inversions.clear()
         latent = self.encoded(picture)
-        away = outside(judge(picture).mask, case.kind)  # type: ignore[arg-type]
+        away = outside(judge(picture).mask, case.new_shape)  # type: ignore[arg-type]
         [round_trip] = self.decoded(latent["samples"])
         around = psnr(picture[away], round_trip[away])
         yield "autoencoder", Result(psnr(picture, round_trip), False, around, 0.0, 0)

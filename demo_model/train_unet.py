@@ -153,7 +153,7 @@ class Trainer:
         for goal, source in ((self.master, "master"), (self.average, "average")):
             for name, value in goal.items():
                 value.copy_(state[source][name])
-        for optimiser, saved in zip(self.optimisers, state.get("optimisers", ()), strict=False):
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.step_count = state["step"]
         self.push()

@@ -74,6 +74,7 @@ def _check_dual_cfg(conds: dict[str, list[dict]], plan: InstructPlan) -> None:
 
 
 def check_latent(noise: Tensor, plan: InstructPlan) -> None:
+    """ValueError if a run's latent has another size than the pictures, or unfit rows."""
     pictures, _, height, width = plan.encoded
     rows = len(noise)
     if noise.ndim != 4 or tuple(noise.shape[-2:]) != (height, width):
@@ -92,6 +93,7 @@ def check_latent(noise: Tensor, plan: InstructPlan) -> None:
 
 
 def not_reached(guider: Any) -> ValueError:
+    """The error of a guider or a patch that would ignore image_cfg."""
     return ValueError(
         f"image_cfg cannot act here: the guider {type(guider).__name__}, or a patch of the model, "
         "combines the predictions in its own way. Use KSampler or CFGGuider with positive and "
