@@ -51,7 +51,7 @@ class Studio:
         )
         negative = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
         samples = self.nodes.host.common_ksampler(
-            model, rng.randrange(2**32), self.args.steps, rng.uniform(4, 8), "dpmpp_2m", "normal",
+            model, rng.randrange(2**32), self.args.steps, rng.uniform(4, 8), "ddim", "ddim_uniform",
             positive, negative, latent,
         )[0]["samples"]  # fmt: skip
         return samples.unflatten(0, (-1, 1 + len(edits)))
