@@ -12,7 +12,8 @@ and edited by Prompt-to-Prompt, with every method. Columns:
 - seconds, and rows: UNet evaluations (a backward pass counts as one more), for inversion,
   optimisation and edit together.
 
-"autoencoder" is the photograph through the VAE alone: no method can do better.
+"autoencoder" is the photograph through the VAE alone: no method can do better. A second table tells
+success and outside of every kind of edit.
 """
 
 from __future__ import annotations
@@ -179,6 +180,8 @@ class Studio:
         around = psnr(picture[away], round_trip[away])
         yield "autoencoder", Result(psnr(picture, round_trip), False, around, 0.0, 0)
         for method in methods(self.options.cfg):
+            if self.options.methods and method.name not in self.options.methods:
+                continue
             self.rows, self.saved, start = 0, 0.0, time.monotonic()
             source, edited = self.run(case, latent, method)
             seconds = time.monotonic() - start + self.saved
@@ -214,6 +217,22 @@ def table(results: dict[str, list[Result]], title: str) -> Table:
     return shown
 
 
+def table_of_kinds(results: dict[str, list[Result]], kinds: list[str]) -> Table:
+    """success and outside of every method for every kind of edit; kinds: of the photographs."""
+    names = sorted(set(kinds))
+    shown = Table("method", *names, box=MARKDOWN, title="success, outside")
+    for method, rows in results.items():
+        cells = []
+        for name in names:
+            chosen = [row for row, kind in zip(rows, kinds, strict=True) if kind == name]
+            success = statistics.fmean(row.success for row in chosen)
+            around = statistics.fmean(row.outside for row in chosen)
+            made = f"{100 * success:.0f} %, " if method != "autoencoder" else ""
+            cells.append(f"{made}{around:.1f} dB")
+        shown.add_row(method, *cells)
+    return shown
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=100, help="photographs")
@@ -221,6 +240,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cfg", type=float, default=7.5)
     parser.add_argument("--threshold", type=float, default=0.3, help="of the local blend")
     parser.add_argument("--threads", type=int, default=1)
+    names = [method.name for method in methods(7.5)]
+    parser.add_argument("--methods", nargs="+", choices=names, help="only these")
     return parser.parse_args()
 
 
@@ -230,12 +251,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     studio = Studio(options)
     results: dict[str, list[Result]] = defaultdict(list)
-    for number, case in enumerate(track(cases(options.count), console=Console(stderr=True))):
+    edits = cases(options.count)
+    for number, case in enumerate(track(edits, console=Console(stderr=True))):
         picture = photograph(case, number)
         for name, result in studio.results(case, picture):
             results[name].append(result)
     title = f"{options.count} photographs, {options.steps} steps, cfg {options.cfg:g}"
     Console(width=110).print(table(results, title))
+    Console(width=110).print(table_of_kinds(results, [case.kind for case in edits]))
 
 
 if __name__ == "__main__":
