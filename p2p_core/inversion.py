@@ -56,6 +56,16 @@ class Inversion:
                 return first
         return None
 
+    def offset_at(self, sigma: float) -> Tensor:
+        """The offset at any level of the run, (B, C, h, w).
+
+        A DDIM step is a straight line in sigma, so between two levels it lies on theirs.
+        """
+        own = self.sigmas.tolist()
+        at = max(sum(level >= sigma for level in own[:-1]) - 1, 0)
+        share = (own[at] - sigma) / (own[at] - own[at + 1])
+        return torch.lerp(self.offsets[at], self.offsets[at + 1], min(max(share, 0.0), 1.0))
+
 
 def ddim_step(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
     """One deterministic DDIM step, forward or backward in noise.

@@ -156,8 +156,22 @@ def test_a_pinned_source_is_not_evaluated_without_its_prompt(edits: int) -> None
     assert distance(less, all_rows) < 1e-5
 
 
-def pinned_run(model: ModelPatcher, latent: Tensor, targets: list[Edit]) -> Tensor:
-    s = scene(TEN_STEPS, model=model)
+@pytest.mark.parametrize("sampler_name", ["heun", "heunpp2", "exp_heun_2_x0"])
+def test_leaving_rows_out_changes_nothing_between_steps(sampler_name: str) -> None:
+    """Where a sampler asks the model twice a step, the source is on its path both times."""
+    settings = TEN_STEPS.but(sampler_name=sampler_name)
+    watched = shared_unet().clone()
+    watched.set_model_attn2_output_patch(lambda n, extra: n)
+    less, all_rows = (
+        pinned_run(model, picture(), [SWAP], settings) for model in (shared_unet(), watched)
+    )
+    assert distance(less, all_rows) < 1e-5
+
+
+def pinned_run(
+    model: ModelPatcher, latent: Tensor, targets: list[Edit], settings: Settings = TEN_STEPS
+) -> Tensor:
+    s = scene(settings, model=model)
     if targets:
         return edited(s, latent, *targets)
     inversion = invert(s, s.graph.value({"samples": latent}))

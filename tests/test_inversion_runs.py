@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from host_run import GraphError, Interrupted, Link, run
 from model_state import cancel, disturbed, fail, snapshot
-from scenes import SOURCE, Edit, Scene, Settings, plain, scene
+from scenes import SOURCE, Edit, Scene, Settings, distance, plain, scene
 from tiny_model import shared_unet, tiny_unet
 from torch import Tensor
 
@@ -74,6 +74,25 @@ def test_a_part_by_sigmas(kind: str, own: bool) -> None:
     control = s.control(SWAP, inversion=inversion, latent=inversion[1])
     out = run(s.graph, sample_custom(s, control, inversion[2] if own else sigmas))
     check(out["samples"], picture())
+
+
+@BOTH
+@pytest.mark.parametrize("wired", ["inversion", "picture"])
+def test_the_end_of_a_longer_inversion(kind: str, wired: str) -> None:
+    """As if the picture had been inverted that far; no row begins under the sampler's noise."""
+    s = scene(SIX_STEPS)
+
+    def sampled(seed: int, **inputs: Any) -> Link:
+        inversion = invert(s, picture(), kind, **inputs)
+        latent = inversion[1] if wired == "inversion" else s.graph.value({"samples": picture()})
+        control = s.control(SWAP, inversion=inversion, latent=latent)
+        return s.sample(control, control[1], control[2], steps=3, denoise=0.5, seed=seed)
+
+    long, reseeded = sampled(1, steps=6), sampled(2, steps=6)
+    short, one, other = run(s.graph, sampled(1, steps=3, denoise=0.5), long, reseeded)
+    check(one["samples"], picture())
+    assert torch.equal(one["samples"], other["samples"])
+    assert distance(one["samples"], short["samples"]) < 1e-5
 
 
 @BOTH

@@ -66,6 +66,18 @@ def test_a_run_split_over_two_samplers() -> None:
     assert distance(split["samples"], whole["samples"]) < 1e-4
 
 
+def test_the_end_of_a_longer_inversion() -> None:
+    """A run over the last steps begins on the inverted path, whatever its noise."""
+    s = scene(SIX_STEPS, model=calm())
+    inversion = invert(s, picture())
+    found = optimize(s, inversion)
+    photo = s.graph.value({"samples": picture()})
+    tails = [sample(s, found, photo, seed=seed, steps=3, denoise=0.5) for seed in (1, 2)]
+    reconstruction, one, other = (out["samples"] for out in run(s.graph, found[2], *tails))
+    assert torch.equal(one, other)
+    assert distance(one, picture()) < 2 * distance(reconstruction, picture())
+
+
 def test_every_picture_has_embeddings_of_its_own() -> None:
     model, both = calm(share=0.05), picture(2)
     together = reconstruction(model, both, inner_steps=1)

@@ -72,7 +72,7 @@ class _OuterSample:
             return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         _check_whole_picture(args[0] if args else kwargs.get("denoise_mask"), guider.conds)
         _check_cfg(guider, self.table.cfg)
-        run = _Run(self.table, guider.model_patcher.model, levels, len(noise), chunks)
+        run = _Run(self.table, guider.model_patcher.model, levels, noise, chunks)
         add_wrapper_with_key(
             WrappersMP.APPLY_MODEL, KEY, run.apply_model, guider.model_options, True
         )
@@ -83,15 +83,16 @@ class _OuterSample:
 
 
 class _Run:
-    """One sampling run. rows: of its latent, a group of as many for every inverted picture."""
+    """One sampling run. noise: (B * group, C, h, w), a group of rows for every inverted picture."""
 
     def __init__(
-        self, table: NullText, model: Any, sigmas: Sequence[float], rows: int, chunks: Set[UUID]
+        self, table: NullText, model: Any, sigmas: Sequence[float], noise: Tensor, chunks: Set[UUID]
     ) -> None:
         self.table, self.model, self.sigmas, self.chunks = table, model, sigmas, chunks
         self.first = check_schedule(table.inversion, sigmas)
+        self.begins = self.first == 0 or bool(noise.any())
         self.reached = False
-        pictures = len(table.inversion.latent)
+        pictures, rows = len(table.inversion.latent), len(noise)
         if rows % pictures:
             raise ValueError(
                 f"The null embeddings are those of {pictures} pictures, but the sampler got a "
@@ -100,11 +101,14 @@ class _Run:
             )
 
     def on_step(self, step: int, x: Tensor) -> None:
-        """At the inversion's noisiest level set x, (B * group, C, h, w), to its latents."""
-        if self.first + step == 0:
+        """Where a run begins set x, (B * group, C, h, w), to the inverted latents.
+
+        A run without noise of its own goes on with another's.
+        """
+        if step == 0 and self.begins:
             inversion = self.table.inversion
             clean = self.model.process_latent_in(inversion.latent.to(x))
-            start = clean + inversion.offsets[0].to(x)
+            start = clean + inversion.offsets[self.first].to(x)
             x.copy_(start.repeat_interleave(len(x) // len(start), dim=0))
 
     def apply_model(

@@ -18,6 +18,7 @@ from ...p2p_core.inversion import Inversion
 from .fingerprint import fingerprint
 
 SAME_PROMPT = 1e-2  # relative distance of text encodings
+SAME_NOISE = 0.5  # distance of two latents in units of their noise; another noise is at 1.4
 
 
 class Pinning:
@@ -31,6 +32,7 @@ class Pinning:
         self, inversion: Inversion, model: Any, sigmas: Sequence[float], rows: int, group: int
     ) -> None:
         self.first, self.steps = check_schedule(inversion, sigmas), len(sigmas) - 1
+        self.sigmas = sigmas
         self.inversion, self.model, self.group = inversion, model, group
         if rows != group * len(inversion.latent):
             raise ValueError(
@@ -46,14 +48,19 @@ class Pinning:
     def on_step(self, step: int, x: Tensor) -> None:
         """Set the source rows of x, (B * group, C, h, w), to their state before a step, in place.
 
-        Edits begin where their source begins, so the whole of x is set at the inversion's start.
+        Edits begin where their source begins, so the whole of x is set where a run begins; but
+        not if it goes on with another run's, whose source is on the path already.
         """
-        at = self.first + step
-        state = self.clean(x) + self.inversion.offsets[at].to(x)
-        if at == 0:
+        state = self.clean(x) + self.inversion.offsets[self.first + step].to(x)
+        begins = self.first == 0 or not goes_on(x[:: self.group], state, self.sigmas[0])
+        if step == 0 and begins:
             x.copy_(state.repeat_interleave(self.group, dim=0))
         else:
             x[:: self.group] = state
+
+    def on_call(self, sigma: float, x: Tensor) -> None:
+        """The same between two steps, for samplers that ask the model there."""
+        x[:: self.group] = self.clean(x) + self.inversion.offset_at(sigma).to(x)
 
     def exact(self, samples: Tensor) -> Tensor:
         """The run's result in which the inverted pictures stand as they were given.
@@ -67,6 +74,11 @@ class Pinning:
         scaled = self.model.process_latent_out(self.model.process_latent_in(given))
         given, scaled = (part.repeat_interleave(self.group, dim=0) for part in (given, scaled))
         return torch.where(samples == scaled, given, samples)
+
+
+def goes_on(x: Tensor, state: Tensor, sigma: float) -> bool:
+    """Whether x is the state but for small errors, rather than one under another noise."""
+    return float((x - state).square().mean().sqrt()) < SAME_NOISE * sigma
 
 
 def check_inversion(

@@ -113,7 +113,8 @@ class _Run:
         if acting:
             purpose = "a local blend" if self.pinning is None else "an inversion"
             check_steps_visible(sampler.sampler_function.__name__, purpose)
-            sampler = with_steps(sampler, partial(_in_turn, acting))
+            on_call = self.pinning.on_call if self.pinning is not None else None
+            sampler = with_steps(sampler, partial(_in_turn, acting), on_call)
         return with_shared_noise(sampler, self.plan.group)
 
     def finish(self, samples: Tensor) -> Tensor:

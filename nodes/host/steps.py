@@ -15,6 +15,7 @@ from comfy.samplers import KSAMPLER
 from torch import Tensor
 
 OnStep = Callable[[int, Tensor], None]
+OnCall = Callable[[float, Tensor], None]
 
 _SECOND_STAGE_AT_NEXT_LEVEL = {
     "sample_heun",
@@ -49,16 +50,25 @@ def check_steps_visible(sampler_name: str, purpose: str) -> None:
 class StepProxy:
     """Forwards to the model, and calls ``on_step(i, x)`` before the first call of step i.
 
+    Before every further call of a step it calls ``on_call(sigma, x)``, if it is given.
+
     A call is a step's first one when the noise level is the step's own, except that Heun-type
     samplers visit that level once more, for the second stage of the step before.
     """
 
     def __init__(
-        self, model: Any, sigmas: Sequence[float], sampler_name: str, options: dict, on_step: OnStep
+        self,
+        model: Any,
+        sigmas: Sequence[float],
+        sampler_name: str,
+        options: dict,
+        on_step: OnStep,
+        on_call: OnCall | None = None,
     ) -> None:
         self._model = model
         self._sigmas = sigmas
         self._on_step = on_step
+        self._on_call = on_call
         self._step = self._visits = 0
         seeds_2 = sampler_name == "sample_seeds_2" and options.get("r", 0.5) == 1
         self._extra_visits = int(seeds_2 or sampler_name in _SECOND_STAGE_AT_NEXT_LEVEL)
@@ -67,23 +77,30 @@ class StepProxy:
         return getattr(self._model, name)
 
     def __call__(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-        level = self._sigmas[self._step]
-        if abs(float(sigma.max()) - level) <= 1e-5 * level:
-            self._visits += 1
-            if self._visits == 1 + (self._extra_visits if self._step else 0):
-                self._on_step(self._step, x)
+        at = float(sigma.max())
+        if self._begins_step(at):
+            self._on_step(self._step, x)
+        elif self._on_call is not None:
+            self._on_call(at, x)
         return self._model(x, sigma, **kwargs)
+
+    def _begins_step(self, sigma: float) -> bool:
+        level = self._sigmas[self._step]
+        if abs(sigma - level) > 1e-5 * level:
+            return False
+        self._visits += 1
+        return self._visits == 1 + (self._extra_visits if self._step else 0)
 
     def step_evaluated(self, step: int) -> None:
         """To be called with every callback of the sampler, which follows a step's first call."""
         self._step, self._visits = step + 1, 0
 
 
-def with_steps(sampler: KSAMPLER, on_step: OnStep) -> KSAMPLER:
+def with_steps(sampler: KSAMPLER, on_step: OnStep, on_call: OnCall | None = None) -> KSAMPLER:
     """A copy of the sampler that calls ``on_step(i, x)`` at the start of step i, and at the end.
 
-    x is the sampler's own latent and may be changed in place. At the end i is the number of steps
-    and x the result.
+    on_call(sigma, x) is called before the further model calls of a step. x is the sampler's own
+    latent and may be changed in place. At the end i is the number of steps and x the result.
     """
     function = sampler.sampler_function
 
@@ -91,7 +108,7 @@ def with_steps(sampler: KSAMPLER, on_step: OnStep) -> KSAMPLER:
     def sample(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Callable, **options: Any
     ) -> Tensor:
-        proxy = StepProxy(model, sigmas.tolist(), function.__name__, options, on_step)
+        proxy = StepProxy(model, sigmas.tolist(), function.__name__, options, on_step, on_call)
 
         def evaluated(info: dict) -> None:
             proxy.step_evaluated(info["i"])
