@@ -39,12 +39,14 @@ def schedule_inputs() -> list[io.Input]:
     ]
 
 
-def inversion_outputs() -> list[io.Output]:
-    """inversion, latent, sigmas."""
+def inversion_outputs(
+    use: str = "To a P2P Attention Controller, or P2P Null-Text Optimize.",
+) -> list[io.Output]:
+    """inversion, latent, sigmas. use: what the inversion is for."""
     return [
         InversionSocket.Output(
             display_name="inversion",
-            tooltip="To a P2P Attention Controller, or P2P Null-Text Optimize.",
+            tooltip=use,
         ),
         io.Latent.Output(
             display_name="latent",

@@ -41,7 +41,7 @@ class NoiseInvert(io.ComfyNode):
                     "Stable Diffusion 1.x's.",
                 ),
             ],
-            outputs=inversion_outputs(),
+            outputs=inversion_outputs("To a P2P Attention Controller."),
         )
 
     @classmethod

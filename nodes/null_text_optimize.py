@@ -43,7 +43,7 @@ class NullTextOptimize(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     tooltip="Guidance of the sampler (paper: 7.5). The result is for this cfg "
-                    "alone.",
+                    "alone; with inner_steps 0 for any.",
                 ),
                 io.Int.Input(
                     "inner_steps",

@@ -134,6 +134,17 @@ def with_uni_pc(s: Scene) -> Link:
 
 
 STILL = r"Inversion takes still pictures.*got 5 dimensions.*Use VAEEncode"
+
+
+def with_flow(s: Scene) -> Link:
+    model = s.graph.add("ModelSamplingSD3", model=s.model, shift=3.0)
+    return invert(s, model=model)
+
+
+def with_broken_picture(s: Scene) -> Link:
+    return invert(s, s.graph.value({"samples": picture() * float("nan")}))
+
+
 WIRINGS: dict[str, tuple[Callable[[Scene], Link], str]] = {
     "a video": (lambda s: invert(s, picture(1, 4, 2, 8, 8)), STILL),
     "a mask on the picture": (
@@ -163,6 +174,8 @@ WIRINGS: dict[str, tuple[Callable[[Scene], Link], str]] = {
         lambda s: with_other_latent(s, 2, 4, 8, 8),
         r"holds a latent of shape \(1, 4, 8, 8\).*got one of \(2, 4, 8, 8\).*latent output",
     ),
+    "a flow model": (with_flow, "is a flow model. Load such a checkpoint"),
+    "a broken picture": (with_broken_picture, "no numbers from noise level 0 on.*in fp32"),
     "uni_pc": (with_uni_pc, "inversion cannot keep the source under the sampler uni_pc.*Use euler"),
     "another latent in the sampler": (
         with_other_rows, "inversion holds 1 pictures.*latent batch of 2, but got 4",

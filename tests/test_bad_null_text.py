@@ -65,6 +65,38 @@ def with_rows(s: Scene, rows: int) -> Link:
     return sample(s, optimize(s, inversion, **QUICK), latent)
 
 
+def with_fixed_noise(s: Scene) -> Link:
+    latent = s.graph.value({"samples": picture()})
+    noisy = s.graph.add("P2PNoiseInvert", latent=latent, seed=1, steps=2, scheduler="normal")
+    return optimized(s, noisy)
+
+
+def at_another_cfg(s: Scene) -> Link:
+    inversion = invert(s, picture())
+    return sample(s, optimize(s, inversion, inner_steps=1), inversion[1], cfg=5.0)
+
+
+def limited(s: Scene, found: Link) -> Link:
+    steps = {"start": 0.0, "end": 0.5}
+    return s.graph.add("ConditioningSetTimestepRange", conditioning=found[1], **steps)
+
+
+def changed_later(s: Scene, kind: str, **inputs: Any) -> Link:
+    """A node between the optimised model and the sampler."""
+    inversion = invert(s, picture())
+    found = optimize(s, inversion, **QUICK)
+    model = s.graph.add(kind, model=found, **inputs)
+    return s.sample(model, s.text(SOURCE), inversion[1], negative=found[1])
+
+
+def merged_later(s: Scene) -> Link:
+    inversion = invert(s, picture())
+    found = optimize(s, inversion, **QUICK)
+    other = s.graph.value(calm(seed=9))
+    model = s.graph.add("ModelMergeSimple", model1=found, model2=other, ratio=0.5)
+    return s.sample(model, s.text(SOURCE), inversion[1], negative=found[1])
+
+
 CHANGED = "was changed on its way to the sampler.*Wire the negative output"
 PLAIN_PROMPT = "one prompt for the whole picture.*but the {} is {}.*Wire a CLIPTextEncode to {}"
 INPUTS: dict[str, tuple[Callable[[Scene], Link], str]] = {
@@ -92,7 +124,12 @@ INPUTS: dict[str, tuple[Callable[[Scene], Link], str]] = {
         lambda s: optimized(s, invert(s, picture(), model=s.graph.value(calm(seed=9)))),
         "made with another model.*Invert the picture again",
     ),
-    "no guidance": (lambda s: optimized(s, cfg=1.0), "At cfg 1 the negative.*Set cfg to that"),
+    "one fixed noise": (
+        with_fixed_noise, "one fixed noise.*cannot follow it. Wire the inversion of P2P DDIM Invert"
+    ),
+    "no guidance": (
+        lambda s: optimized(s, cfg=1.0, inner_steps=1), "At cfg 1 the negative.*Set cfg to that",
+    ),
     "other guidance": (
         lambda s: optimized(s, model=rescaled(s)),
         r"changes how this model's guidance is computed \(sampler_post_cfg_function\).*RescaleCFG",
@@ -131,13 +168,27 @@ RUNS: dict[str, tuple[Callable[[Scene], Link], str]] = {
         ),
         CHANGED,
     ),
+    "a negative for some steps": (
+        lambda s: with_found(s, lambda found: {"negative": limited(s, found)}), CHANGED,
+    ),
+    "other guidance afterwards": (
+        lambda s: changed_later(s, "RescaleCFG", multiplier=0.7),
+        r"changed between P2P Null-Text.*\(sampler_cfg_function\).*leave out those that change",
+    ),
+    "another network afterwards": (
+        lambda s: changed_later(s, "FreeU", b1=1.1, b2=1.2, s1=0.9, s2=0.2),
+        r"changed between P2P Null-Text.*\(patches of the network\).*before P2P DDIM Invert",
+    ),
+    "other weights afterwards": (
+        merged_later, r"changed between P2P Null-Text.*\(weights or LoRAs\).*before P2P DDIM",
+    ),
     "an area": (
         lambda s: sampled(s, positive=in_area(s, s.text(SOURCE))),
         "limited to an area. Remove the area",
     ),
     "a mask": (masked, "cannot be sampled through a noise mask.*P2P Local Blend Mask"),
     "another cfg": (
-        lambda s: sampled(s, cfg=5.0),
+        at_another_cfg,
         "optimised for cfg 7.5, but the sampler runs at cfg 5,.*Give both the same cfg",
     ),
     "other steps": (

@@ -65,6 +65,18 @@ def test_loras_their_strengths_and_their_order(fingerprint: Callable) -> None:
     assert fingerprint(with_lora(model, 0.5)) == fingerprint(first)
 
 
+def test_loras_in_a_merged_model(fingerprint: Callable) -> None:
+    """The merged-in weights carry their own LoRAs, with a strength each."""
+    found = set()
+    for strength in (0.5, 0.6):
+        merged = tiny_unet().clone()
+        other = with_lora(tiny_unet(seed=3), strength)
+        patches = other.get_key_patches("diffusion_model.")
+        merged.add_patches(dict(patches), 0.5, 0.5)
+        found.add(fingerprint(merged))
+    assert len(found) == 2
+
+
 def test_it_stays_while_a_lora_is_loaded_and_afterwards(fingerprint: Callable) -> None:
     model = tiny_unet()
     patched = with_lora(model, 0.5)

@@ -29,11 +29,6 @@ pytestmark = pytest.mark.usefixtures("host")
 Patch = Callable[[InstructScene, Link], Link]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def rescale_node(host: None) -> None:
-    load(Path(host_nodes.__file__).parent / "comfy_extras" / "nodes_model_advanced.py", "extras")
-
-
 def rescale(s: InstructScene, model: Link, multiplier: float = 0.7) -> Link:
     return s.scene.graph.add("RescaleCFG", model=model, multiplier=multiplier)
 

@@ -1,4 +1,8 @@
-"""Recognising a model: the same weights give the same fingerprint in every precision."""
+"""Recognising a model by its weights and LoRAs.
+
+Weights that were stored in fp16 give the same fingerprint in every precision that they are run in;
+those of a full fp32 checkpoint may give another one in bf16, where they are rounded once less.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,7 @@ def fingerprint(model: Any) -> str:
     for key, patches in sorted(model.patches.items()):
         for strength, content, strength_model, *_ in patches:
             digest.update(f"{key} {strength:g} {strength_model:g}".encode())
-            for tensor in _tensors(getattr(content, "weights", content)):
-                digest.update(_values(tensor))
+            digest.update(b"".join(_parts(content)))
     return digest.hexdigest()[:32]
 
 
@@ -36,9 +39,16 @@ def _values(tensor: Tensor) -> bytes:
     return some.half().to(torch.bfloat16).view(torch.int16).numpy().tobytes()
 
 
-def _tensors(content: Any) -> Iterator[Tensor]:
+def _parts(content: Any) -> Iterator[bytes]:
+    """Tensors and numbers of a patch: an adapter (LoRA), a difference, or a merged-in weight.
+
+    The last is a list of that weight and of the patches on it.
+    """
+    content = getattr(content, "weights", content)
     if isinstance(content, Tensor):
-        yield content
+        yield _values(content)
+    elif isinstance(content, (bool, int, float, str)):
+        yield f"{content} ".encode()
     elif isinstance(content, (tuple, list)):
         for part in content:
-            yield from _tensors(part)
+            yield from _parts(part)

@@ -14,7 +14,7 @@ import comfy.utils
 import latent_preview
 import torch
 from comfy.latent_formats import SD15
-from comfy.model_sampling import EPS, ModelSamplingDiscrete
+from comfy.model_sampling import CONST, EPS, ModelSamplingDiscrete
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import KSAMPLER
 from torch import Tensor
@@ -89,6 +89,7 @@ def invert_ddim(
 ) -> Inversion:
     """DDIM inversion of every picture of a latent under the prompt ``positive``, at cfg 1."""
     check_unpatched(model)
+    _check_noise_model(model)
     samples, prompt = picture_latent(latent), source_prompt(positive)
     found: dict[str, Any] = {}
     sampler = KSAMPLER(partial(_sample_ddim, found, sigmas.tolist(), fixed_point_iterations))
@@ -106,6 +107,7 @@ def invert_ddim(
         seed=0,
     )
     states: Tensor = found["states"]
+    _check_numbers(states, sigmas)
     return Inversion(
         latent=samples,
         start=start,
@@ -139,6 +141,26 @@ def check_unpatched(model: Any) -> None:
         raise ValueError(
             "Inversion needs the unpatched model, but this one comes from an AttentionController "
             "or a P2P Null-Text Optimize. Wire the checkpoint's model."
+        )
+
+
+def _check_noise_model(model: Any) -> None:
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, CONST):
+        raise ValueError(
+            "P2P DDIM Invert needs a model that adds noise to the picture, such as Stable "
+            f"Diffusion 1.x, but this one ({type(model.model).__name__}) is a flow model. Load "
+            "such a checkpoint, or remove the ModelSampling node."
+        )
+
+
+def _check_numbers(states: Tensor, sigmas: Tensor) -> None:
+    if not states.isfinite().all():
+        good = states.isfinite().flatten(1).all(dim=1)
+        level = float(sigmas[int((~good).nonzero().max())])
+        raise ValueError(
+            f"The inversion has values that are no numbers from noise level {level:.4g} on. Run "
+            "the model and the VAE in fp32 (--force-fp32, --fp32-vae), or use fewer steps."
         )
 
 

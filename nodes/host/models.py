@@ -1,4 +1,4 @@
-"""Which models the pack edits, and where their attention layers are."""
+"""Which models the pack edits, where their attention layers are, and what others patched."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
+from comfy.model_patcher import create_model_options_clone
+
+GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
 
 
 class Layer(NamedTuple):
@@ -56,3 +59,14 @@ def _transformer_layers(unet: Any) -> Iterator[tuple[Layer, int]]:
 def text_width(model: Any) -> int | None:
     """Channels of the text encoding that the model's cross-attention reads."""
     return model.model.model_config.unet_config.get("context_dim")
+
+
+def guidance_patches(model: Any) -> list[str]:
+    """How other nodes change the way the model's guidance is computed, by the host's names."""
+    return [name for name in GUIDANCE if model.model_options.get(name)]
+
+
+def network_patches(model: Any) -> dict[str, dict]:
+    """What other nodes put into the network (FreeU, IPAdapter and the like), by kind and place."""
+    options = create_model_options_clone(model.model_options).get("transformer_options", {})
+    return {kind: options[kind] for kind in ("patches", "patches_replace") if options.get(kind)}

@@ -31,8 +31,10 @@ from ...p2p_core.null_text import (
     optimize_null_text,
 )
 from .gradients import checkpointed, differentiable, training_clone
+from .models import network_patches
 from .null_text_inputs import check_inputs
-from .null_text_run import NullText, with_null_text
+from .null_text_run import with_null_text
+from .null_text_wiring import NullText
 
 
 def null_text(
@@ -65,7 +67,13 @@ def null_text(
         seed=0,
     )
     assert sampler.found is not None
-    table = NullText(inversion, sampler.found.embeddings.cpu(), negative[0][0], settings.cfg)
+    table = NullText(
+        inversion,
+        sampler.found.embeddings.cpu(),
+        negative[0][0],
+        network_patches(model),
+        cfg=settings.cfg if settings.inner_steps else None,
+    )
     patched, tagged = with_null_text(model, negative, table)
     return patched, tagged, {"samples": samples}
 

@@ -11,11 +11,10 @@ from ...p2p_core.inversion import Inversion
 from ...p2p_core.null_text import Settings
 from .fingerprint import fingerprint
 from .inversion import check_unpatched, source_prompt
-from .models import text_width
+from .models import guidance_patches, text_width
 from .pinning import same_prompt
 
 LIMITS = ("area", "mask", "control", "gligen", "hooks", "start_percent", "end_percent")
-GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
 
 
 def check_inputs(
@@ -23,7 +22,7 @@ def check_inputs(
 ) -> None:
     """ValueError for a model, prompts, guidance or an inversion that cannot be optimised for."""
     check_unpatched(model)
-    if math.isclose(settings.cfg, 1.0):
+    if settings.inner_steps and math.isclose(settings.cfg, 1.0):
         raise ValueError(
             "At cfg 1 the negative has no part in the picture, so there is nothing to optimise. "
             "Set cfg to that of the sampler, such as 7.5, or leave this node out."
@@ -42,6 +41,11 @@ def check_inputs(
 
 
 def _check_model(model: Any, inversion: Inversion) -> None:
+    if inversion.method == "noise":
+        raise ValueError(
+            "P2P Noise Invert puts one fixed noise on the picture, which no prompt leads along, so "
+            "null embeddings cannot follow it. Wire the inversion of P2P DDIM Invert."
+        )
     unet = model.get_model_object("diffusion_model")
     if not isinstance(unet, UNetModel) or text_width(model) is None:
         raise ValueError(
@@ -53,8 +57,7 @@ def _check_model(model: Any, inversion: Inversion) -> None:
             "The inversion was made with another model (or other LoRAs) than the one wired to "
             "P2P Null-Text Optimize. Invert the picture again with this model."
         )
-    changed = [name for name in GUIDANCE if model.model_options.get(name)]
-    if changed:
+    if changed := guidance_patches(model):
         raise ValueError(
             f"Another node changes how this model's guidance is computed ({', '.join(changed)}), "
             "but null embeddings correct plain guidance. Wire the model without it (RescaleCFG, "
@@ -62,11 +65,16 @@ def _check_model(model: Any, inversion: Inversion) -> None:
         )
 
 
+def limits(values: dict) -> list[str]:
+    """What keeps a prompt from being one for the whole picture and all steps, by its keys."""
+    return [key for key in LIMITS if values.get(key) is not None]
+
+
 def _check_whole(name: str, conditioning: list) -> None:
     """One prompt, for the whole picture and all steps."""
-    limits = [key for _, values in conditioning for key in LIMITS if values.get(key) is not None]
-    if len(conditioning) != 1 or limits:
-        what = f"limited or steered ({', '.join(limits)})" if limits else "combined from several"
+    found = [key for _, values in conditioning for key in limits(values)]
+    if len(conditioning) != 1 or found:
+        what = f"limited or steered ({', '.join(found)})" if found else "combined from several"
         raise ValueError(
             f"Null-text optimisation needs one prompt for the whole picture and all steps, but the "
             f"{name} is {what}. Wire a CLIPTextEncode to {name}."

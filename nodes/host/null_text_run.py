@@ -7,39 +7,27 @@ noisiest latent, whatever noise the sampler adds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
-from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ...p2p_core.inversion import Inversion
 from ...p2p_core.schedule import step_index
-from .noise import check_deterministic
+from .null_text_wiring import (
+    KEY,
+    TAG,
+    NullText,
+    check_cfg,
+    check_unchanged,
+    check_whole_picture,
+    checked_sampler,
+    tagged_chunks,
+)
 from .pinning import check_schedule
-from .steps import check_steps_visible, with_steps
-
-KEY = TAG = "p2p_null_text"
-WIRING = "Wire the negative output of P2P Null-Text Optimize to the sampler, beside its model"
-
-
-@dataclass(frozen=True, eq=False)
-class NullText:
-    """The null embeddings of a run, and the run that they are for.
-
-    embeddings: (N, B, T, D), of every step and picture. negative: (1 or B, T, D), the encoding
-    that they replace. cfg: the guidance that they were optimised under.
-    """
-
-    inversion: Inversion
-    embeddings: Tensor
-    negative: Tensor
-    cfg: float
+from .steps import with_steps
 
 
 def with_null_text(model: Any, negative: list, table: NullText) -> tuple[Any, list[list]]:
@@ -67,16 +55,18 @@ class _OuterSample:
         **kwargs: Any,
     ) -> Tensor:
         guider, levels = executor.class_obj, sigmas.tolist()
-        chunks = _tagged_chunks(guider.conds, self.tag, self.table)
+        chunks = tagged_chunks(guider.conds, self.tag, self.table)
         if len(levels) < 2:
             return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        _check_whole_picture(args[0] if args else kwargs.get("denoise_mask"), guider.conds)
-        _check_cfg(guider, self.table.cfg)
+        check_whole_picture(args[0] if args else kwargs.get("denoise_mask"), guider.conds)
+        if self.table.cfg is not None:
+            check_cfg(guider, self.table.cfg)
+        check_unchanged(guider.model_patcher, self.table)
         run = _Run(self.table, guider.model_patcher.model, levels, noise, chunks)
         add_wrapper_with_key(
             WrappersMP.APPLY_MODEL, KEY, run.apply_model, guider.model_options, True
         )
-        watched = with_steps(_checked(sampler), run.on_step)
+        watched = with_steps(checked_sampler(sampler), run.on_step)
         samples = executor(noise, latent_image, watched, sigmas, *args, **kwargs)
         run.check_reached()
         return samples
@@ -143,66 +133,9 @@ class _Run:
 
     def check_reached(self) -> None:
         """A run that never evaluated the negative would be an ordinary one, without a word."""
-        if not self.reached:
+        if not self.reached and self.table.cfg is not None:
             raise ValueError(
                 "The negative of P2P Null-Text Optimize was never evaluated in this run, so the "
                 "picture was not reconstructed. Use a sampler and a guider with a negative, at "
                 f"cfg {self.table.cfg:g}."
             )
-
-
-def _tagged_chunks(conds: dict[str, list[dict]], tag: str, table: NullText) -> set[UUID]:
-    """The uuids of our negative; ValueError if it is missing, elsewhere, or was changed."""
-    found = [(name, c) for name, entries in conds.items() for c in entries if c.get(TAG) == tag]
-    if not found:
-        raise ValueError(
-            "The sampler's negative does not come from the P2P Null-Text Optimize that made its "
-            f"model. {WIRING}."
-        )
-    if any(name == "positive" for name, _ in found):
-        raise ValueError(
-            "The negative of P2P Null-Text Optimize is wired to the sampler's positive. Wire it "
-            "to negative, and the prompt to positive."
-        )
-    changed = any(not torch.equal(entry["cross_attn"], table.negative) for _, entry in found)
-    if changed or len(conds[found[0][0]]) > 1:
-        raise ValueError(
-            "The negative of P2P Null-Text Optimize was changed on its way to the sampler. "
-            f"{WIRING}, without combining, averaging or concatenating it; another negative prompt "
-            "goes into P2P Null-Text Optimize itself."
-        )
-    return {entry["uuid"] for _, entry in found}
-
-
-def _check_whole_picture(denoise_mask: Tensor | None, conds: dict[str, list[dict]]) -> None:
-    if denoise_mask is not None:
-        raise ValueError(
-            "Null embeddings cannot be sampled through a noise mask. Remove the mask from the "
-            "latent, and give it to P2P Local Blend Mask to confine an edit."
-        )
-    if any("area" in entry for entries in conds.values() for entry in entries):
-        raise ValueError(
-            "Null embeddings are those of whole pictures, but a prompt of the sampler is limited "
-            "to an area. Remove the area, and confine an edit with P2P Local Blend Mask."
-        )
-
-
-def _check_cfg(guider: Any, expected: float) -> None:
-    got = getattr(guider, "cfg", math.nan)
-    if not math.isclose(got, expected, rel_tol=1e-6):
-        raise ValueError(
-            f"The null embeddings were optimised for cfg {expected:g}, but the sampler runs at cfg "
-            f"{got:g}, where they do not lead back to the picture. Give both the same cfg."
-        )
-
-
-def _checked(sampler: Any) -> KSAMPLER:
-    """The sampler; ValueError if it adds noise or hides its steps."""
-    if not isinstance(sampler, KSAMPLER):
-        raise ValueError(
-            f"The sampler {type(sampler).__name__} does not run on the host's sampler interface, "
-            "so null embeddings cannot follow its steps. Use KSampler or a KSamplerSelect."
-        )
-    check_deterministic(sampler)
-    check_steps_visible(sampler.sampler_function.__name__, "null-text inversion")
-    return sampler

@@ -30,7 +30,10 @@ import execution
 host_nodes: Any = importlib.import_module("nodes")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CORE_NODES = ("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p")
+CORE_NODES = (
+    *("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p"),
+    *("model_advanced", "model_merging"),
+)
 
 
 class GraphError(Exception):
