@@ -45,3 +45,14 @@ def cfg_pair(
         return text, torch.lerp(image, uncond, (image_cfg - 1.0) / (text_cfg - 1.0))
     shift = (image_cfg - 1.0) * (image - uncond)
     return text + shift, image + shift
+
+
+def cfg_pp_pair(
+    uncond: Tensor, image: Tensor, text: Tensor, image_cfg: float, text_cfg: float
+) -> tuple[Tensor, Tensor]:
+    """The same for samplers of CFG++ (arXiv:2406.08070), which step along uncond itself.
+
+    So uncond is e(∅, ∅), and cond gets what is left of the image's guidance. Arguments as for
+    ``cfg_pair``; s_T must not be 0.
+    """
+    return text + (image_cfg / text_cfg - 1.0) * (image - uncond), uncond

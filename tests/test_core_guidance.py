@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from p2p_core.guidance import cfg_pair, checked_image_cfg
+from p2p_core.guidance import cfg_pair, cfg_pp_pair, checked_image_cfg
 
 SCALES = [0.0, 0.5, 1.0, 1.01, 1.5, 2.5, 7.5, 30.0]
 
@@ -37,6 +37,16 @@ def test_ordinary_guidance_of_the_pair_is_equation_3(image_cfg: float, text_cfg:
     expected = equation_3(uncond, image, text, image_cfg, text_cfg)
     pair = cfg_pair(uncond, image, text, image_cfg, text_cfg)
     torch.testing.assert_close(ordinary(*pair, text_cfg), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("image_cfg", SCALES)
+@pytest.mark.parametrize("text_cfg", [scale for scale in SCALES if scale])
+def test_so_it_is_with_the_models_own_uncond(image_cfg: float, text_cfg: float) -> None:
+    uncond, image, text = predictions()
+    expected = equation_3(uncond, image, text, image_cfg, text_cfg)
+    cond, own = cfg_pp_pair(uncond, image, text, image_cfg, text_cfg)
+    assert own is uncond
+    torch.testing.assert_close(ordinary(cond, own, text_cfg), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("text_cfg", SCALES)

@@ -18,7 +18,7 @@ from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ...p2p_core.guidance import cfg_pair
+from ...p2p_core.guidance import cfg_pair, cfg_pp_pair
 from .instruct_wiring import KEY, InstructPlan, check_latent, not_reached, takes_part
 
 EVALUATE = "sampler_calc_cond_batch_function"
@@ -44,13 +44,21 @@ class _OuterSample:
     def __init__(self, plan: InstructPlan) -> None:
         self.plan = plan
 
-    def __call__(self, executor: Callable, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(
+        self,
+        executor: Callable,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
         guider = executor.class_obj
         check_latent(noise, self.plan)
         if takes_part(guider, self.plan):
-            _Run(self.plan, guider).install()
+            _Run(self.plan, guider, steps_along_uncond(sampler)).install()
         try:
-            return executor(noise, *args, **kwargs)
+            return executor(noise, latent_image, sampler, *args, **kwargs)
         finally:
             guider.conds.pop(KEY, None)
 
@@ -58,9 +66,10 @@ class _OuterSample:
 class _Run:
     """All state of one run; it hangs on the guider's own copy of the model options."""
 
-    def __init__(self, plan: InstructPlan, guider: Any) -> None:
+    def __init__(self, plan: InstructPlan, guider: Any, along_uncond: bool) -> None:
         self.plan = plan
         self.guider = guider
+        self.along_uncond = along_uncond
         self.previous: Callable | None = guider.model_options.get(EVALUATE)
         self.paired = False
 
@@ -99,7 +108,9 @@ class _Run:
             raise not_reached(self.guider)
         text, image, uncond = predictions
         self.paired = True
-        return list(cfg_pair(uncond, image, text, self.plan.image_cfg, args["cond_scale"]))
+        text_cfg = args["cond_scale"]
+        pair = cfg_pp_pair if self.along_uncond and text_cfg != 0.0 else cfg_pair
+        return list(pair(uncond, image, text, self.plan.image_cfg, text_cfg))
 
     def check_paired(self, executor: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """PREDICT_NOISE wrapper: without effect, image_cfg would be ignored without a word."""
@@ -107,6 +118,12 @@ class _Run:
         if not self.paired:
             raise not_reached(self.guider)
         return denoised
+
+
+def steps_along_uncond(sampler: Any) -> bool:
+    """Whether it is a sampler of CFG++, by the host's names."""
+    function = getattr(sampler, "sampler_function", None)
+    return getattr(function, "__name__", "").endswith("_cfg_pp")
 
 
 def _evaluated(
