@@ -27,7 +27,7 @@ PHOTOGRAPH_STEPS = 50
 INSTRUCTIONS = (
     "make it blue",
     "turn it into a star",
-    "put it on a yellow background",
+    "make the background yellow",
     "make it striped",
 )
 INSTRUCT_CFG = 3.0
