@@ -86,5 +86,5 @@ def install() -> None:
     sys.meta_path.insert(place, HostFinder())
 
 
-if __name__ != "__main__" and HOST.is_dir():
+if __name__ == "p2p_host_shim" and HOST.is_dir():  # its name in the environment
     install()

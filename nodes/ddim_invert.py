@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .host.inversion import invert_ddim, schedule
+from .host.messages import say_on
 from .inversion_inputs import inversion_outputs, results, schedule_inputs
 
 
@@ -44,6 +45,7 @@ class DDIMInvert(io.ComfyNode):
                 ),
             ],
             outputs=inversion_outputs(),
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -61,7 +63,9 @@ class DDIMInvert(io.ComfyNode):
         levels = schedule(model, scheduler, steps, denoise, sigmas)
         inversion = invert_ddim(model, positive, latent, levels, fixed_point_iterations)
         if inversion.residual is not None:
-            logging.info("DDIM inversion: largest residual of a step %.2e", inversion.residual)
+            found = f"largest residual of a step: {inversion.residual:.1e}"
+            logging.info("DDIM inversion, %s", found)
+            say_on(cls)(found)
         return io.NodeOutput(*results(inversion))
 
 

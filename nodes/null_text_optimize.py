@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..p2p_core.inversion import Inversion
 from ..p2p_core.null_text import Settings
+from .host.messages import say_on
 from .host.null_text import null_text
 from .sockets import InversionSocket
 
@@ -97,6 +98,7 @@ class NullTextOptimize(io.ComfyNode):
                     tooltip="What a sampler will make of it without an edit.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -114,7 +116,7 @@ class NullTextOptimize(io.ComfyNode):
     ) -> io.NodeOutput:
         settings = Settings(cfg, inner_steps, learning_rate, early_stop)
         return io.NodeOutput(
-            *null_text(model, inversion, positive, negative, settings, checkpointing)
+            *null_text(model, inversion, positive, negative, settings, checkpointing, say_on(cls))
         )
 
 

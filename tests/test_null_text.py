@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -155,7 +156,8 @@ def test_a_network_that_fails_keeps_what_was_good(caplog: pytest.LogCaptureFixtu
 def test_it_says_what_it_cost(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         reconstruction(calm(), picture(), inner_steps=2)
-    [line] = [record.args for record in caplog.records if "model evaluations" in record.msg]
-    predictions, gradients = line[:2]
+    cost = re.search(r"(\d+) model evaluations and (\d+) gradients", caplog.text)
+    assert cost is not None
+    predictions, gradients = map(int, cost.groups())
     assert predictions == gradients + 2 * 6
     assert 0 < gradients <= 2 * 6

@@ -31,6 +31,7 @@ from ...p2p_core.null_text import (
     optimize_null_text,
 )
 from .gradients import checkpointed, differentiable, training_clone
+from .messages import Say
 from .models import network_patches
 from .null_text_inputs import check_inputs
 from .null_text_run import with_null_text
@@ -43,16 +44,18 @@ def null_text(
     positive: list,
     negative: list,
     settings: Settings,
-    checkpointing: bool = False,
+    checkpointing: bool,
+    say: Say,
 ) -> tuple[Any, list[list], dict]:
     """The outputs of P2P Null-Text Optimize: (model, negative, reconstruction).
 
+    say: shows the user how far it is, and what it cost in the end.
     Raises ValueError for inputs that do not belong together.
     """
     check_inputs(model, inversion, positive, negative, settings)
     if settings.inner_steps == 0:
         negative = positive
-    sampler = _Sampler(inversion, settings, checkpointing)
+    sampler = _Sampler(inversion, settings, checkpointing, say)
     samples = comfy.sample.sample_custom(
         training_clone(model),
         torch.zeros_like(inversion.latent),
@@ -81,8 +84,11 @@ def null_text(
 class _Sampler(comfy.samplers.Sampler):
     """A sampler of the host that optimises on its way; ``found`` is what it leaves."""
 
-    def __init__(self, inversion: Inversion, settings: Settings, checkpointing: bool) -> None:
+    def __init__(
+        self, inversion: Inversion, settings: Settings, checkpointing: bool, say: Say
+    ) -> None:
         self.inversion, self.settings, self.checkpointing = inversion, settings, checkpointing
+        self.say = say
         self.found: NullEmbeddings | None = None
 
     def sample(
@@ -100,10 +106,10 @@ class _Sampler(comfy.samplers.Sampler):
         levels, options = sigmas.tolist(), extra_args["model_options"]
         unet, started = model_wrap.inner_model.diffusion_model, time.monotonic()
         with tqdm(total=len(levels) - 1, disable=disable_pbar) as bar:
-            on_step = partial(_report, bar, callback)
+            on_step = partial(_report, bar, callback, self.say)
             with differentiable(unet), checkpointed(unet, self.checkpointing):
                 self.found = self._optimize(model_wrap, levels, options, noise, on_step)
-        _tell(self.found, len(noise), time.monotonic() - started)
+        _tell(self.found, len(noise), time.monotonic() - started, self.say)
         return self.found.x
 
     def _optimize(
@@ -149,32 +155,38 @@ class _Network:
 
 
 def _report(
-    bar: tqdm, callback: Callable | None, done: int, x: Tensor, denoised: Tensor, losses: Tensor
+    bar: tqdm,
+    callback: Callable | None,
+    say: Say,
+    done: int,
+    x: Tensor,
+    denoised: Tensor,
+    losses: Tensor,
 ) -> None:
-    """After a step: the console's progress bar with the loss, the page's with a preview."""
-    bar.set_postfix(loss=f"{float(losses.max()):.1e}", refresh=False)
+    """After a step: progress with the loss in the console and in the page, there with a preview."""
+    loss = f"{float(losses.max()):.1e}"
+    bar.set_postfix(loss=loss, refresh=False)
     bar.update()
+    say(f"step {done} of {bar.total}, loss {loss}")
     if callback is not None:
         callback(done - 1, denoised, x, bar.total)
 
 
-def _tell(found: NullEmbeddings, pictures: int, seconds: float) -> None:
+def _tell(found: NullEmbeddings, pictures: int, seconds: float, say: Say) -> None:
     """What it cost and how near it came; and whether it had to stop."""
-    logging.info(
-        "Null-text optimisation: %d model evaluations and %d gradients for each of %d pictures, "
-        "%.1f s, loss %.1e at its worst step and %.1e at the last",
-        found.predictions,
-        found.gradients,
-        pictures,
-        seconds,
-        float(found.losses.max()),
-        float(found.losses[-1].max()),
+    cost = (
+        f"{found.predictions} model evaluations and {found.gradients} gradients for each of "
+        f"{pictures} pictures, {seconds:.1f} s, loss {float(found.losses.max()):.1e} at its worst "
+        f"step and {float(found.losses[-1].max()):.1e} at the last"
     )
-    if found.failed_at is not None:
-        logging.warning(
-            "Null-text optimisation stopped at step %d of %d, where the loss was no number: the "
-            "later steps use the last embedding that was good. Run the model in fp32, or lower "
-            "learning_rate.",
-            found.failed_at + 1,
-            len(found.losses),
-        )
+    logging.info("Null-text optimisation: %s", cost)
+    if found.failed_at is None:
+        say(cost)
+        return
+    stopped = (
+        f"Null-text optimisation stopped at step {found.failed_at + 1} of {len(found.losses)}, "
+        "where the loss was no number: the later steps use the last embedding that was good. Run "
+        "the model in fp32, or lower learning_rate."
+    )
+    logging.warning(stopped)
+    say(stopped)
