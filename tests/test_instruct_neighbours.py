@@ -161,7 +161,9 @@ def test_one_by_one_when_memory_is_short() -> None:
 
 
 @pytest.mark.parametrize("cfg", [1.0, 1.5, 7.5])
-@pytest.mark.parametrize("name", ["euler_cfg_pp", "dpmpp_2m_cfg_pp", "res_multistep_cfg_pp"])
+@pytest.mark.parametrize(
+    "name", [name for name in comfy.samplers.SAMPLER_NAMES if name.endswith("_cfg_pp")]
+)
 def test_samplers_that_step_along_uncond(name: str, cfg: float) -> None:
     s = instruct_scene(SHORT.but(sampler_name=name, cfg=cfg), image_cfg=2.0)
     assert distance(latents(s, s.sample()), latents(s, s.dual())) < 1e-5
