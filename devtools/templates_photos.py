@@ -29,22 +29,11 @@ def edit_photo_demo() -> Template:
     )
     model = template.add(0, "P2PDemoModel")
     photo = red_square(template)
-    inverted = invert(template, model, photo, "a red square on a gray background", steps=30)
-    swapped = word_swap(
-        template, model, "a red square on a gray background", "a blue square on a gray background"
-    )
-    edit = template.add(
-        2, "P2PLocalBlendMask", edit=swapped, source_words="red", target_words="blue"
-    )
-    samples = sample_edits(
-        template, model, output(inverted, 1), [edit], steps=30, inversion=inverted
-    )
-    decode_and_show(template, model, samples)
+    edit_photo(template, model, photo, "a {} square on a gray background", "red", "blue", steps=30)
     return template
 
 
 def edit_photo_sd15() -> Template:
-    source = "a photo of a cat sitting on a wooden bench in a park"
     template = Template(
         "edit_photo_sd15",
         "**Edit a photograph with Stable Diffusion 1.5.** Choose a checkpoint (any SD 1.x model) "
@@ -56,17 +45,8 @@ def edit_photo_sd15() -> Template:
     )
     model = template.add(0, "CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
     photo = template.add(0, "LoadImage", image="example.png")
-    inverted = invert(template, model, photo, source, steps=50)
-    swapped = word_swap(
-        template, model, source, "a photo of a dog sitting on a wooden bench in a park"
-    )
-    edit = template.add(
-        2, "P2PLocalBlendMask", edit=swapped, source_words="cat", target_words="dog"
-    )
-    samples = sample_edits(
-        template, model, output(inverted, 1), [edit], steps=50, cfg=7.5, inversion=inverted
-    )
-    decode_and_show(template, model, samples)
+    prompt = "a photo of a {} sitting on a wooden bench in a park"
+    edit_photo(template, model, photo, prompt, "cat", "dog", steps=50, cfg=7.5)
     return template
 
 
@@ -113,6 +93,29 @@ def red_square(template: Template) -> Link:
     )  # fmt: skip
     template.add(4, "PreviewImage", "The given picture", images=photo)
     return photo
+
+
+def edit_photo(
+    template: Template,
+    model: Link,
+    photo: Link,
+    prompt: str,
+    old: str,
+    new: str,
+    *,
+    steps: int,
+    cfg: float = 6.0,
+) -> None:
+    """Inversion, swap of one word under a local blend, KSampler. prompt: {} is the word's place."""
+    source, target = prompt.format(old), prompt.format(new)
+    inverted = invert(template, model, photo, source, steps)
+    swapped = word_swap(template, model, source, target)
+    words = {"source_words": old, "target_words": new}
+    edit = template.add(2, "P2PLocalBlendMask", edit=swapped, **words)
+    samples = sample_edits(
+        template, model, output(inverted, 1), [edit], steps=steps, cfg=cfg, inversion=inverted
+    )
+    decode_and_show(template, model, samples)
 
 
 def invert(template: Template, model: Link, photo: Link, prompt: str, steps: int) -> Link:

@@ -80,8 +80,8 @@ class NullTextOptimize(io.ComfyNode):
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Activation checkpointing: much less memory for about a third more "
-                    "time, with the same result. For when the memory does not suffice.",
+                    tooltip="Activation checkpointing: less memory, for one more forward pass with "
+                    "every gradient; the same result. For when the memory does not suffice.",
                 ),
             ],
             outputs=[

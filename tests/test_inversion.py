@@ -156,22 +156,33 @@ def test_a_pinned_source_is_not_evaluated_without_its_prompt(edits: int) -> None
     assert distance(less, all_rows) < 1e-5
 
 
-@pytest.mark.parametrize("sampler_name", ["heun", "heunpp2", "exp_heun_2_x0"])
+@pytest.mark.parametrize("sampler_name", ["heun", "heunpp2", "exp_heun_2_x0", "dpm_2"])
 def test_leaving_rows_out_changes_nothing_between_steps(sampler_name: str) -> None:
     """Where a sampler asks the model twice a step, the source is on its path both times."""
     settings = TEN_STEPS.but(sampler_name=sampler_name)
     watched = shared_unet().clone()
     watched.set_model_attn2_output_patch(lambda n, extra: n)
     less, all_rows = (
-        pinned_run(model, picture(), [SWAP], settings) for model in (shared_unet(), watched)
+        sampled_on_the_inversions_levels(settings, model) for model in (shared_unet(), watched)
     )
     assert distance(less, all_rows) < 1e-5
 
 
-def pinned_run(
-    model: ModelPatcher, latent: Tensor, targets: list[Edit], settings: Settings = TEN_STEPS
-) -> Tensor:
+def sampled_on_the_inversions_levels(settings: Settings, model: ModelPatcher) -> Tensor:
+    """By SamplerCustom: KSampler would give dpm_2 levels of its own."""
     s = scene(settings, model=model)
+    inversion = invert(s, s.graph.value({"samples": picture()}))
+    control = s.control(SWAP, inversion=inversion, latent=inversion[1])
+    out = s.graph.add(
+        "SamplerCustom", model=control, add_noise=True, noise_seed=4, cfg=settings.cfg,
+        positive=control[1], negative=s.negative, latent_image=control[2], sigmas=inversion[2],
+        sampler=s.graph.add("KSamplerSelect", sampler_name=settings.sampler_name),
+    )  # fmt: skip
+    return run(s.graph, out)["samples"]
+
+
+def pinned_run(model: ModelPatcher, latent: Tensor, targets: list[Edit]) -> Tensor:
+    s = scene(TEN_STEPS, model=model)
     if targets:
         return edited(s, latent, *targets)
     inversion = invert(s, s.graph.value({"samples": latent}))

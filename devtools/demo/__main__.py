@@ -19,7 +19,7 @@ from rich.console import Console
 from devtools.demo.checkpoint import check_checkpoint
 from devtools.demo.client import Comfy, DemoError, running_server
 from devtools.demo.graphs import MAPS_ID, OUTPUT_ID, Settings, Workflow
-from devtools.demo.instruct import InstructWorkflow
+from devtools.demo.instruct import IMAGE_CFG, InstructWorkflow
 from devtools.demo.photo import PhotoWorkflow
 from devtools.demo.plan import plan_instructions, plan_photo, plan_settings, plan_workflows
 from devtools.demo.progress import Steps
@@ -116,7 +116,8 @@ def make_instruction_sheet(settings: Settings, photo: Path, results: list[Result
     """The photograph, and what every instruction makes of it."""
     columns = [Column("photograph", "", (Image.open(photo),))]
     columns += [Column(result.workflow.name, "", tuple(result.pictures)) for result in results]
-    return contact_sheet(columns, f"{footer(settings)}, image_cfg 1.5, seed {settings.seed}")
+    scales = f"{footer(settings)}, image_cfg {IMAGE_CFG:g}"
+    return contact_sheet(columns, f"{scales}, seed {settings.seed}")
 
 
 def footer(settings: Settings) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from devtools.demo.graphs import OUTPUT_ID, SAMPLER_ID, Panel, Settings, add, sampler_inputs
 
+IMAGE_CFG = 1.5
+
 
 @dataclass(frozen=True)
 class InstructWorkflow:
@@ -15,7 +17,6 @@ class InstructWorkflow:
     name: str
     photo: str  # file name in the input folder
     instruction: str
-    image_cfg: float = 1.5
 
     @property
     def panels(self) -> tuple[Panel, ...]:
@@ -41,7 +42,7 @@ class InstructWorkflow:
             negative=["nothing", 0],
             vae=["model", 2],
             image=["photo", 0],
-            image_cfg=self.image_cfg,
+            image_cfg=IMAGE_CFG,
         )
         add(
             graph,

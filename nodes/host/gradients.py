@@ -48,7 +48,7 @@ def differentiable(network: nn.Module) -> Iterator[None]:
 def checkpointed(network: Any, wanted: bool) -> Iterator[None]:
     """Within it the layers of a UNet recompute their insides in the backward pass, if wanted.
 
-    Less memory for about a third more time.
+    Less memory, for one more forward pass with every gradient.
     """
     blocks = [*network.input_blocks, network.middle_block, *network.output_blocks]
     layers = [layer for block in blocks if block is not None for layer in block] if wanted else []

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...p2p_core.guidance import cfg_pair, cfg_pp_pair
 from .instruct_wiring import KEY, InstructPlan, check_latent, not_reached, takes_part
+from .steps import steps_along_uncond
 
 EVALUATE = "sampler_calc_cond_batch_function"
 PAIR_UP = "sampler_pre_cfg_function"
@@ -56,7 +57,9 @@ class _OuterSample:
         guider = executor.class_obj
         check_latent(noise, self.plan)
         if takes_part(guider, self.plan):
-            _Run(self.plan, guider, steps_along_uncond(sampler)).install()
+            function = getattr(sampler, "sampler_function", None)
+            along_uncond = steps_along_uncond(getattr(function, "__name__", ""))
+            _Run(self.plan, guider, along_uncond).install()
         try:
             return executor(noise, latent_image, sampler, *args, **kwargs)
         finally:
@@ -118,12 +121,6 @@ class _Run:
         if not self.paired:
             raise not_reached(self.guider)
         return denoised
-
-
-def steps_along_uncond(sampler: Any) -> bool:
-    """Whether it is a sampler of CFG++, by the host's names."""
-    function = getattr(sampler, "sampler_function", None)
-    return getattr(function, "__name__", "").endswith("_cfg_pp")
 
 
 def _evaluated(

@@ -31,8 +31,7 @@ class Pinning:
     def __init__(
         self, inversion: Inversion, model: Any, sigmas: Sequence[float], rows: int, group: int
     ) -> None:
-        self.first, self.steps = check_schedule(inversion, sigmas), len(sigmas) - 1
-        self.sigmas = sigmas
+        self.first, self.sigmas = check_schedule(inversion, sigmas), sigmas
         self.inversion, self.model, self.group = inversion, model, group
         if rows != group * len(inversion.latent):
             raise ValueError(
@@ -52,8 +51,7 @@ class Pinning:
         not if it goes on with another run's, whose source is on the path already.
         """
         state = self.clean(x) + self.inversion.offsets[self.first + step].to(x)
-        begins = self.first == 0 or not goes_on(x[:: self.group], state, self.sigmas[0])
-        if step == 0 and begins:
+        if step == 0 and not (self.first and goes_on(x[:: self.group], state, self.sigmas[0])):
             x.copy_(state.repeat_interleave(self.group, dim=0))
         else:
             x[:: self.group] = state
@@ -68,7 +66,7 @@ class Pinning:
         Scaling into the model's range and back costs the last bit of a float. samples:
         (B * group, C, h, w), LATENT.
         """
-        if self.first + self.steps != self.inversion.steps:
+        if self.first + len(self.sigmas) - 1 != self.inversion.steps:
             return samples
         given = self.inversion.latent.to(samples)
         scaled = self.model.process_latent_out(self.model.process_latent_in(given))

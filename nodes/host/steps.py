@@ -38,13 +38,18 @@ def check_steps_visible(sampler_name: str, purpose: str) -> None:
 
     purpose: what wants to set it, such as "a local blend".
     """
-    if sampler_name in _STATE_IS_NOT_X or sampler_name.endswith("_cfg_pp"):
+    if sampler_name in _STATE_IS_NOT_X or steps_along_uncond(sampler_name):
         name = sampler_name.removeprefix("sample_").removesuffix("_function")
         raise ValueError(
             f"{purpose.capitalize()} cannot keep the source under the sampler "
             f"{name.replace('unipc', 'uni_pc')}, whose steps do not start from the picture that "
             "was set. Use euler, ddim, heun or dpmpp_2m."
         )
+
+
+def steps_along_uncond(sampler_name: str) -> bool:
+    """Whether it is a sampler of CFG++ (arXiv:2406.08070), by the host's names."""
+    return sampler_name.endswith("_cfg_pp")
 
 
 class StepProxy:
