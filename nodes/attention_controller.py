@@ -7,8 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.inversion import Inversion
-from .host.control import control
-from .host.prompts import Edit
+from .host.control.wiring import control
+from .host.edits import Edit
 from .sockets import EditSocket, InversionSocket, RecordSocket
 
 MORE_EDITS = [f"edit_{number}" for number in range(2, 9)]

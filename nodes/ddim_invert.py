@@ -8,8 +8,8 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host.inversion import invert_ddim, schedule
-from .host.messages import say_on
+from .host.inversion.invert import invert_ddim, schedule
+from .host.messages import text_on
 from .inversion_inputs import inversion_outputs, results, schedule_inputs
 
 
@@ -65,7 +65,7 @@ class DDIMInvert(io.ComfyNode):
         if inversion.residual is not None:
             found = f"largest residual of a step: {inversion.residual:.1e}"
             logging.info("DDIM inversion, %s", found)
-            say_on(cls)(found)
+            text_on(cls)(found)
         return io.NodeOutput(*results(inversion))
 
 

@@ -12,7 +12,8 @@ from ..p2p_core.alignment import Aligner, align_replace
 from ..p2p_core.edits import prompt_edit, with_word_window
 from ..p2p_core.prompt import Prompt
 from ..p2p_core.schedule import checked_window, parse_word_windows
-from .host.prompts import Edit, find_columns, read_prompt
+from .host.edits import Edit
+from .host.families.clip_text import find_columns, read_prompt
 from .sockets import EditSocket
 
 CROSS_REPLACE_STEPS = 0.8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..p2p_core.inversion import Inversion
-from .host.inversion import SCHEDULERS
+from .host.inversion.invert import SCHEDULERS
 from .sockets import InversionSocket
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host.instruct import FITS, instruct
+from .host.instruct.conditioning import FITS, instruct
 
 
 class IP2PConditioning(io.ComfyNode):

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..p2p_core.local_blend import LocalBlend, WordRegion
 from .edit_words import columns_of_all, edit_output, share_input
-from .host.prompts import Edit
+from .host.edits import Edit
 from .sockets import EditSocket
 
 

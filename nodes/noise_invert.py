@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host.inversion import invert_noise, schedule
+from .host.inversion.invert import invert_noise, schedule
 from .inversion_inputs import inversion_outputs, results, schedule_inputs
 
 

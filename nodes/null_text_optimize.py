@@ -8,8 +8,8 @@ from comfy_api.latest import io
 
 from ..p2p_core.inversion import Inversion
 from ..p2p_core.null_text import Settings
-from .host.messages import say_on
-from .host.null_text import null_text
+from .host.messages import text_on
+from .host.null_text.optimise import null_text
 from .sockets import InversionSocket
 
 
@@ -116,7 +116,7 @@ class NullTextOptimize(io.ComfyNode):
     ) -> io.NodeOutput:
         settings = Settings(cfg, inner_steps, learning_rate, early_stop)
         return io.NodeOutput(
-            *null_text(model, inversion, positive, negative, settings, checkpointing, say_on(cls))
+            *null_text(model, inversion, positive, negative, settings, checkpointing, text_on(cls))
         )
 
 

@@ -14,7 +14,7 @@ from .edit_words import (
     edit_output,
     identity_edit,
 )
-from .host.prompts import Edit
+from .host.edits import Edit
 from .sockets import EditSocket
 
 

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from comfy_api.latest import io
 
 from ..p2p_core.inversion import Inversion
-from .host.inversion_files import load_inversion, save_inversion
-from .host.inversion_places import file_state, listed_files, missing
+from .host.inversion.files import load_inversion, save_inversion
+from .host.inversion.places import file_state, listed_files, missing
 from .inversion_inputs import inversion_outputs, results
 from .sockets import InversionSocket
 

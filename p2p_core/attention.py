@@ -10,7 +10,7 @@ source's map and the edited row's values: M_s V_t is attention with the source's
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,63 +19,81 @@ from torch import Tensor
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class Rows(NamedTuple):
-    """Where the edited rows and their sources stand in a batch; (E,) indices each."""
+class Source(NamedTuple):
+    """What M_s is made of: queries (E, Q, C) and keys (E, T_s, C), one source for every edit."""
 
-    source: Tensor
-    edited: Tensor
-
-    def to(self, device: torch.device) -> Rows:
-        return Rows(self.source.to(device), self.edited.to(device))
+    q: Tensor
+    k: Tensor
 
 
 class CrossEdit(NamedTuple):
-    """S and w of the edited rows: source_map (E, T, T), target_weight (E, T)."""
+    """S and w of the edited rows.
 
-    rows: Rows
+    edited: where they stand in the batch, (E,). source_map: S, (E, T_s, T). target_weight: w,
+    (E, T).
+    """
+
+    edited: Tensor
     source_map: Tensor
     target_weight: Tensor
 
 
-def edit_rows(groups: int, edits: int, offset: int = 0) -> Rows:
-    """Rows of ``groups`` groups ``[source, edit 1 … edit n]`` that begin at row ``offset``."""
-    group = offset + torch.arange(groups)[:, None] * (1 + edits)
-    edited = (group + torch.arange(1, 1 + edits)).flatten()
-    return Rows(group.expand(groups, edits).flatten(), edited)
+def attend_columns(
+    attend: Attend, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int] | None
+) -> Tensor:
+    """Attention in which row i sees only its first ``lengths[i]`` columns; None: all of them.
 
-
-def _attend_source(attend: Attend, q: Tensor, k: Tensor, v: Tensor, edit: CrossEdit) -> Tensor:
-    """M_s (S V_t) of the edited rows, (E, Q, C)."""
-    source, edited = edit.rows
-    return attend(q[source], k[source], edit.source_map.to(v.dtype) @ v[edited])
+    q: (B, Q, C); k, v: (B, T, C). Prompts of different length stand in one batch that way, at the
+    cost of the longest. Returns (B, Q, C).
+    """
+    if lengths is None or all(length == k.shape[1] for length in lengths):
+        return attend(q, k, v)
+    out = torch.empty_like(q)
+    for length in sorted(set(lengths)):
+        rows = torch.tensor([i for i, own in enumerate(lengths) if own == length], device=q.device)
+        out[rows] = attend(q[rows], k[rows, :length], v[rows, :length])
+    return out
 
 
 def edited_cross_attention(
-    attend: Attend, q: Tensor, k: Tensor, v: Tensor, edit: CrossEdit
+    attend: Attend,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    source: Source,
+    edit: CrossEdit,
+    lengths: Sequence[int] | None = None,
 ) -> Tensor:
     """Cross-attention of a whole batch, with M_new V_t in the edited rows.
 
-    q: (B, Q, C); k, v: (B, T, C). Returns (B, Q, C).
+    q: (B, Q, C); k, v: (B, T, C); lengths: as for ``attend_columns``. Returns (B, Q, C).
     """
-    edited = edit.rows.edited
     weight = edit.target_weight.to(v.dtype)[..., None]
-    out = attend(q, k, v.index_copy(0, edited, weight * v[edited]))
-    return out.index_add(0, edited, _attend_source(attend, q, k, v, edit))
+    weighted = v.index_copy(0, edit.edited, weight * v[edit.edited])
+    out = attend_columns(attend, q, k, weighted, lengths)
+    return out.index_add(0, edit.edited, _attend_source(attend, v, source, edit))
 
 
 def cross_attention_change(
-    attend: Attend, q: Tensor, k: Tensor, v: Tensor, edit: CrossEdit
+    attend: Attend,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    source: Source,
+    edit: CrossEdit,
+    lengths: Sequence[int] | None = None,
 ) -> Tensor:
-    """M_new V_t - M_t V_t of the edited rows, (E, Q, C).
+    """M_new V_t - M_t V_t of the edited rows, (E, Q, C); arguments as above.
 
     For layers whose attention someone else computes: add it to what they return.
     """
-    edited = edit.rows.edited
+    rows = edit.edited
     weight = edit.target_weight.to(v.dtype)[..., None]
-    own = attend(q[edited], k[edited], (weight - 1) * v[edited])
-    return _attend_source(attend, q, k, v, edit) + own
+    own_lengths = lengths and [lengths[row] for row in rows.tolist()]
+    own = attend_columns(attend, q[rows], k[rows], (weight - 1) * v[rows], own_lengths)
+    return _attend_source(attend, v, source, edit) + own
 
 
-def inject_self_attention(x: Tensor, rows: Rows) -> Tensor:
-    """What queries and keys are made of: the edited rows see the source's. x: (B, Q, C)."""
-    return x.index_copy(0, rows.edited, x[rows.source])
+def _attend_source(attend: Attend, v: Tensor, source: Source, edit: CrossEdit) -> Tensor:
+    """M_s (S V_t) of the edited rows, (E, Q, C)."""
+    return attend(source.q, source.k, edit.source_map.to(v.dtype) @ v[edit.edited])

@@ -81,22 +81,6 @@ class PromptEdit:
         equalizer[list(columns)] *= scale
         return replace(self, equalizer=equalizer)
 
-    def tiled(self, length: int) -> PromptEdit:
-        """The same edit over maps of ``length`` columns, where each prompt is repeated to fit.
-
-        Softmax over f copies of a column gives each 1/f of its weight, so the product with the
-        (equally repeated) values does not change.
-        """
-        rows, cols = length // self.source.length, length // self.target.length
-        return replace(
-            self,
-            mapper=self.mapper.repeat(rows, cols) / cols,
-            refine=self.refine.repeat(cols),
-            equalizer=self.equalizer.repeat(cols),
-            windows=self.windows * cols,
-            blend=self.blend and self.blend.tiled(self.source.length, self.target.length, length),
-        )
-
 
 def prompt_edit(
     source: Prompt, target: Prompt, align: Aligner, cross_window: Window, self_window: Window

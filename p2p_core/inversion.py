@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .fingerprint import Fingerprint
+
 Denoise = Callable[[Tensor, float], Tensor]
 OnStep = Callable[[int, Tensor, Tensor], None]
 
@@ -26,7 +28,7 @@ class Inversion:
     sigmas: (N + 1,), descending to 0. offsets: (N + 1, B, C, h, w); with z the latent in the
     model's own scale, the state at sigmas[i] is z + offsets[i], and offsets[N] = 0.
     method: "ddim" or "noise". prompt: the text encoding it was made under, (1 or B, T, D), and
-    model: a fingerprint of the model; None where the inversion depends on neither.
+    model: the model's fingerprint; None where the inversion depends on neither.
     residual: largest relative error of a step run backwards, if it was measured.
     """
 
@@ -36,7 +38,7 @@ class Inversion:
     offsets: Tensor
     method: str
     prompt: Tensor | None = None
-    model: str | None = None
+    model: Fingerprint | None = None
     residual: float | None = None
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -33,13 +33,6 @@ class WordRegion:
     def __bool__(self) -> bool:
         return bool(self.source or self.target)
 
-    def tiled(self, source_length: int, target_length: int, length: int) -> WordRegion:
-        """The same words where each prompt is repeated to ``length`` columns."""
-        return WordRegion(
-            tuple(c + o for o in range(0, length, source_length) for c in self.source),
-            tuple(c + o for o in range(0, length, target_length) for c in self.target),
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class LocalBlend:
@@ -55,12 +48,6 @@ class LocalBlend:
     threshold: float
     start_blend: float
     region: Tensor | None = None
-
-    def tiled(self, source_length: int, target_length: int, length: int) -> LocalBlend:
-        """The same blend where each prompt is repeated to ``length`` columns."""
-        lengths = source_length, target_length, length
-        words, subtract = self.words.tiled(*lengths), self.subtract.tiled(*lengths)
-        return replace(self, words=words, subtract=subtract)
 
     def active(self, step: int, steps: int) -> bool:
         """Whether the latent is blended after this step."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .attention import CrossEdit
@@ -37,24 +38,29 @@ def size_at(latent_size: tuple[int, int], level: int) -> tuple[int, int]:
     return height, width
 
 
-def attention_map(q: Tensor, k: Tensor, heads: int) -> Tensor:
+def attention_map(q: Tensor, k: Tensor, heads: int, lengths: Sequence[int] | None = None) -> Tensor:
     """softmax(q kᵀ / √d), averaged over the heads, in float32.
 
-    q: (B, Q, heads * d); k: (B, T, heads * d). Returns (B, Q, T).
+    q: (B, Q, heads * d); k: (B, T, heads * d). lengths: how many columns each row sees, None for
+    all; a map is 0 in the others. Returns (B, Q, T).
     """
-    q, k = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+    q, k = (rearrange(x.float(), "b n (h d) -> b h n d", h=heads) for x in (q, k))
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if lengths is not None:
+        columns = torch.arange(k.shape[2], device=k.device)
+        seen = columns < torch.tensor(lengths, device=k.device)[:, None]
+        scores = scores.masked_fill(~seen[:, None, None], -torch.inf)
     return scores.softmax(dim=-1).mean(dim=1)
 
 
-def edited_map(maps: Tensor, edit: CrossEdit) -> Tensor:
+def edited_map(maps: Tensor, source: Tensor, edit: CrossEdit) -> Tensor:
     """The maps that the edit puts in place: M_new = M_s · S + M_t · diag(w) in its rows. (B, Q, T)
 
-    Being linear, the edit commutes with the average over heads.
+    maps: (B, Q, T); source: M_s of every edited row, (E, Q, T_s). Being linear, the edit commutes
+    with the average over heads.
     """
-    source, edited = edit.rows
-    new = maps[source] @ edit.source_map + maps[edited] * edit.target_weight[:, None]
-    return maps.index_copy(0, edited, new)
+    new = source @ edit.source_map + maps[edit.edited] * edit.target_weight[:, None]
+    return maps.index_copy(0, edit.edited, new)
 
 
 class MapStore:
@@ -76,11 +82,6 @@ class MapStore:
         index = step * self.bins // self.steps
         self._sums[index] = self._sums[index] + maps if index in self._sums else maps
         self._total = maps if self._total is None else self._total + maps
-
-    @property
-    def tokens(self) -> int:
-        """Columns of the stored maps, T; 0 while there are none."""
-        return 0 if self._total is None else self._total.shape[-1]
 
     def words(
         self, rows: Sequence[int], columns: Sequence[int], window: Window = WHOLE_RUN

@@ -50,13 +50,11 @@ class Record:
 
         columns: of the word in each of the prompts; rows whose prompt lacks it are left out.
         """
-        group, length = len(self.prompts), run.maps.tokens
         found: dict[int, Tensor] = {}
-        for number, (prompt, chosen) in enumerate(zip(self.prompts, columns, strict=True)):
-            rows = range(number, len(run.samples), group)
-            tiled = [c + offset for offset in range(0, length, prompt.length) for c in chosen]
-            if tiled:
-                found |= dict(zip(rows, run.maps.words(rows, tiled, window), strict=True))
+        for number, chosen in enumerate(columns):
+            rows = range(number, len(run.samples), len(self.prompts))
+            if chosen:
+                found |= dict(zip(rows, run.maps.words(rows, chosen, window), strict=True))
         return dict(sorted(found.items()))
 
     def keep(self, samples: Tensor, maps: MapStore, masks: Mapping[int, Tensor]) -> None:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+ROUNDING = 1e-6  # of a step
+
 
 class Window(NamedTuple):
     """The half-open share [start, end) of a run's steps."""
@@ -15,8 +17,11 @@ class Window(NamedTuple):
     end: float
 
     def holds(self, step: int, steps: int) -> bool:
-        """Whether step ``step`` of ``steps`` (counted from 0) lies inside."""
-        return self.start <= step / steps < self.end
+        """Whether step ``step`` of ``steps`` (counted from 0) lies inside.
+
+        A bound that is a step's share but for rounding is that step: 0.1 + 0.2 of 10 steps is 3.
+        """
+        return self.start * steps - ROUNDING <= step < self.end * steps - ROUNDING
 
 
 WHOLE_RUN = Window(0.0, math.inf)

@@ -17,7 +17,7 @@ from torch import Tensor
 from p2p_core.inversion import Inversion
 
 pytestmark = pytest.mark.usefixtures("host")
-METADATA = {"format": "p2p-inversion", "version": "1", "method": "noise"}
+METADATA = {"format": "p2p-inversion", "version": "2", "method": "noise"}
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +146,8 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "without metadata": (
         lambda path: (store(path), save_file(load_file(path), path)), "holds no inversion",
     ),
-    "newer": (lambda path: store(path, {"version": "2"}), "version '2'.*reads version '1'.*Update"),
+    "newer": (lambda path: store(path, {"version": "3"}), "version '3'.*reads version '2'.*Update"),
+    "older": (lambda path: store(path, {"version": "1"}), "version '1'.*reads.*invert the picture"),
     "without version": (lambda path: store(path, {"version": ""}), "version None.*reads"),
 }  # fmt: skip
 IS_DAMAGED = "inversion in 'x.safetensors' is damaged: "
@@ -174,6 +175,7 @@ TEXTS: list[tuple[dict[str, str], str]] = [
     ({"method": "magic"}, "method should be one of ddim, noise, got 'magic'"),
     ({"method": ""}, "method should be one of ddim, noise, got None"),
     ({"method": "ddim"}, "does not say which model"),
+    ({"model": "no values"}, "lacks model_values, model_half_ulps"),
     ({"residual": "small"}, "residual 'small' is no number"),
 ]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from p2p_core.alignment import align_replace
 from p2p_core.attention import (
     CrossEdit,
+    Source,
+    attend_columns,
     cross_attention_change,
-    edit_rows,
     edited_cross_attention,
-    inject_self_attention,
 )
 from p2p_core.edits import PromptEdit, prompt_edit, with_word_window
 from p2p_core.schedule import Window, checked_window, parse_word_windows, step_index
@@ -57,10 +57,10 @@ def formula(edit: PromptEdit, m_s: Tensor, m_t: Tensor, step: int, steps: int) -
 def test_values_changed_beforehand_equal_maps_changed_afterwards(step: int) -> None:
     q, k, v = (torch.randn(6, n, 4, dtype=torch.float64) for n in (7, CHUNK, CHUNK))
     edits = [random_edit(CHUNK), random_edit(CHUNK)]
-    rows = edit_rows(groups=2, edits=2)
     states = [edit.at(step, 10) for edit in edits] * 2
+    source = Source(*(x[[0, 0, 3, 3]] for x in (q, k)))
     cross = CrossEdit(
-        rows,
+        torch.tensor([1, 2, 4, 5]),
         torch.stack([s.source_map for s in states]),
         torch.stack([s.target_weight for s in states]),
     )
@@ -70,31 +70,28 @@ def test_values_changed_beforehand_equal_maps_changed_afterwards(step: int) -> N
             s, t = 3 * group, 3 * group + number
             maps = formula(edit, softmax_map(q[s], k[s]), softmax_map(q[t], k[t]), step, 10)
             expected[t] = maps @ v[t]
-    torch.testing.assert_close(edited_cross_attention(attend, q, k, v, cross), expected)
-    change = cross_attention_change(attend, q, k, v, cross)
+    torch.testing.assert_close(edited_cross_attention(attend, q, k, v, source, cross), expected)
+    change = cross_attention_change(attend, q, k, v, source, cross)
     plain = attend(q, k, v)
-    torch.testing.assert_close(plain.index_add(0, rows.edited, change), expected)
+    torch.testing.assert_close(plain.index_add(0, cross.edited, change), expected)
 
 
-def test_tiled_prompts_give_the_same_attention() -> None:
-    edit = random_edit(CHUNK)
-    q, k, v = (torch.randn(2, n, 4, dtype=torch.float64) for n in (5, CHUNK, CHUNK))
-    rows = edit_rows(groups=1, edits=1)
-
-    def run(e: PromptEdit, k: Tensor, v: Tensor) -> Tensor:
-        state = e.at(1, 4)
-        cross = CrossEdit(rows, state.source_map[None], state.target_weight[None])
-        return edited_cross_attention(attend, q, k, v, cross)
-
-    tiled = run(edit.tiled(3 * CHUNK), k.repeat(1, 3, 1), v.repeat(1, 3, 1))
-    torch.testing.assert_close(tiled, run(edit, k, v))
-
-
-def test_self_attention_rows_come_from_their_own_source() -> None:
-    x = torch.arange(6.0).view(6, 1, 1)
-    rows = edit_rows(groups=2, edits=2)
-    assert inject_self_attention(x, rows).flatten().tolist() == [0, 0, 0, 3, 3, 3]
-    assert edit_rows(groups=1, edits=2, offset=4).edited.tolist() == [5, 6]
+def test_prompts_of_unequal_length_see_their_own_columns() -> None:
+    """A short source and a long edit, a long source and a short edit, in one batch."""
+    q, k, v = (torch.randn(4, n, 4, dtype=torch.float64) for n in (5, 9, 9))
+    lengths = [4, 9, 9, 6]
+    alone = [attend(q[i], k[i, :n], v[i, :n]) for i, n in enumerate(lengths)]
+    out = attend_columns(attend, q, k, v, lengths)
+    torch.testing.assert_close(out, torch.stack(alone))
+    mapper, weight = torch.rand(1, 4, 9, dtype=torch.float64), torch.rand(1, 9, dtype=torch.float64)
+    edit = CrossEdit(torch.tensor([1]), mapper, weight)
+    source = Source(q[:1], k[:1, :4])
+    edited = edited_cross_attention(attend, q, k, v, source, edit, lengths)
+    own, other = softmax_map(q[1], k[1]), softmax_map(q[0], k[0, :4])
+    torch.testing.assert_close(edited[1], (other @ mapper[0] + own * weight[0]) @ v[1])
+    torch.testing.assert_close(edited[3], out[3])
+    change = cross_attention_change(attend, q, k, v, source, edit, lengths)
+    torch.testing.assert_close(out[1] + change[0], edited[1])
 
 
 def test_outside_its_window_an_edit_does_nothing() -> None:
@@ -129,6 +126,12 @@ def test_step_of_a_noise_level() -> None:
 def test_window_shares_are_half_open() -> None:
     window = checked_window(0.0, 0.8, "cross_replace_steps")
     assert [window.holds(step, 20) for step in (0, 15, 16)] == [True, True, False]
+
+
+@pytest.mark.parametrize("share", [0.1 + 0.2, 0.3, 0.1 * 3])
+def test_a_share_that_is_a_step_but_for_rounding_is_that_step(share: float) -> None:
+    assert [Window(0.0, share).holds(step, 10) for step in (2, 3)] == [True, False]
+    assert [Window(share, 1.0).holds(step, 10) for step in (2, 3)] == [False, True]
 
 
 @pytest.mark.parametrize("start, end", [(0.5, 0.2), (-0.1, 0.5), (0.0, 1.1), (math.nan, 1.0)])

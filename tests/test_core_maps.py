@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from p2p_core.attention import CrossEdit, edit_rows
+from p2p_core.attention import CrossEdit
 from p2p_core.local_blend import (
     LocalBlend,
     RegionReader,
@@ -35,12 +35,17 @@ def test_maps_are_softmax_averaged_over_heads() -> None:
     heads = [(q[..., i : i + 4] @ k[..., i : i + 4].mT / 2).softmax(-1) for i in (0, 4)]
     torch.testing.assert_close(maps, torch.stack(heads).mean(0))
     torch.testing.assert_close(maps.sum(-1), torch.ones(2, 5))
+    short = attention_map(q, k, heads=2, lengths=[2, 3])
+    torch.testing.assert_close(short[1], maps[1])
+    torch.testing.assert_close(short[:1, :, :2], attention_map(q[:1], k[:1, :2], heads=2))
+    assert not short[0, :, 2].any()
 
 
 def test_edited_maps_follow_the_edit() -> None:
     maps = torch.rand(4, 5, 3)
     source_map, weight = torch.rand(2, 3, 3), torch.rand(2, 3)
-    out = edited_map(maps, CrossEdit(edit_rows(2, 1), source_map, weight))
+    edit = CrossEdit(torch.tensor([1, 3]), source_map, weight)
+    out = edited_map(maps, maps[[0, 2]], edit)
     torch.testing.assert_close(out[0::2], maps[0::2])
     torch.testing.assert_close(out[3], maps[2] @ source_map[1] + maps[3] * weight[1])
 

@@ -8,10 +8,10 @@ from functools import partial
 from comfy_api.latest import io
 from server import PromptServer
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def say_on(node: type[io.ComfyNode]) -> Say:
+def text_on(node: type[io.ComfyNode]) -> Report:
     """What shows a text on this node while a graph runs. The node must ask for its unique_id."""
     return partial(_send, node.hidden.unique_id if node.hidden is not None else None)
 

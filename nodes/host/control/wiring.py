@@ -8,15 +8,17 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from torch import Tensor
+from einops import repeat
 
-from ...p2p_core.inversion import Inversion
-from ...p2p_core.record import Record
-from .models import text_attention_layers, text_width
-from .pinning import check_inversion
+from ....p2p_core.inversion import Inversion
+from ....p2p_core.record import Record
+from ..edits import Edit
+from ..families.clip_text import encode_rows, find_columns
+from ..families.unet import unet_family
+from ..inversion.path import check_inversion
+from ..runs import CONTROL, marked
 from .plan import ControlPlan
-from .prompts import Edit, encode_rows, find_columns
-from .sampling import tagged, with_control
+from .run import with_control
 
 
 def control(
@@ -31,27 +33,28 @@ def control(
 
     Raises ValueError for edits that do not belong together and for models that cannot be edited.
     """
-    layers = text_attention_layers(model)
+    family = unet_family(model)
     _check_same_source(edits)
     first = edits[0]
     made = tuple(edit.prompt_edit for edit in edits if not edit.plain)
     prompts = [first.prompt_edit.source, *(edit.target for edit in made)]
     positive = encode_rows(first.clip, [prompt.text for prompt in prompts])
-    _check_width(model, positive[0][0])
+    _check_width(family.text_width, positive[0][0].shape[-1])
     if inversion is not None:
-        check_inversion(inversion, model, prompts[0].text, positive[0][0][:1], latent)
+        source = positive[0][0][:1, : prompts[0].length]
+        check_inversion(inversion, model, prompts[0].text, source, latent)
     record = Record(tuple(prompts), partial(find_columns, first.clip, prompts))
     plan = ControlPlan(
         tag=uuid4().hex,
         edits=made,
-        tokens=positive[0][0].shape[1],
-        layers=layers,
-        self_attention_limit=self_replace_tokens or None,
+        lengths=tuple(prompt.length for prompt in prompts),
+        family=family,
+        self_replace_tokens=self_replace_tokens or None,
         record=record if record_maps else None,
         inversion=inversion,
     )
     rows = expand_latent(latent, plan.group)
-    return with_control(model, plan), tagged(positive, plan.tag), rows, record
+    return with_control(model, plan), marked(positive, CONTROL, plan.tag), rows, record
 
 
 def _check_same_source(edits: Sequence[Edit]) -> None:
@@ -71,8 +74,7 @@ def _check_same_source(edits: Sequence[Edit]) -> None:
             )
 
 
-def _check_width(model: Any, cross_attn: Tensor) -> None:
-    expected, got = text_width(model), cross_attn.shape[-1]
+def _check_width(expected: int, got: int) -> None:
     if got != expected:
         raise ValueError(
             f"The model reads text of width {expected}, but the edit's CLIP writes width {got}. "
@@ -95,11 +97,11 @@ def expand_latent(latent: dict, group: int) -> dict:
     index = latent.get("batch_index", range(rows))
     expanded = {
         **latent,
-        "samples": samples.repeat_interleave(group, dim=0),
+        "samples": repeat(samples, "seed c h w -> (seed group) c h w", group=group),
         "batch_index": [number for number in index for _ in range(group)],
     }
     mask = latent.get("noise_mask")
     if mask is not None and mask.shape[0] > 1:
         fitting = mask.repeat(math.ceil(rows / mask.shape[0]), *[1] * (mask.ndim - 1))[:rows]
-        expanded["noise_mask"] = fitting.repeat_interleave(group, dim=0)
+        expanded["noise_mask"] = repeat(fitting, "seed ... -> (seed group) ...", group=group)
     return expanded

@@ -22,20 +22,20 @@ from comfy.conds import CONDCrossAttn
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ...p2p_core.inversion import Inversion
-from ...p2p_core.null_text import (
+from ....p2p_core.inversion import Inversion
+from ....p2p_core.null_text import (
     NullEmbeddings,
     OnStep,
     Settings,
     negative_prompt_inversion,
     optimize_null_text,
 )
+from ..messages import Report
+from ..patches import network_patches
 from .gradients import checkpointed, differentiable, training_clone
-from .messages import Say
-from .models import network_patches
-from .null_text_inputs import check_inputs
-from .null_text_run import with_null_text
-from .null_text_wiring import NullText
+from .inputs import check_inputs
+from .run import with_null_text
+from .wiring import NullText
 
 
 def null_text(
@@ -45,17 +45,17 @@ def null_text(
     negative: list,
     settings: Settings,
     checkpointing: bool,
-    say: Say,
+    report: Report,
 ) -> tuple[Any, list[list], dict]:
     """The outputs of P2P Null-Text Optimize: (model, negative, reconstruction).
 
-    say: shows the user how far it is, and what it cost in the end.
+    report: shows the user how far it is, and what it cost in the end.
     Raises ValueError for inputs that do not belong together.
     """
     check_inputs(model, inversion, positive, negative, settings)
     if settings.inner_steps == 0:
         negative = positive
-    sampler = _Sampler(inversion, settings, checkpointing, say)
+    sampler = _Sampler(inversion, settings, checkpointing, report)
     samples = comfy.sample.sample_custom(
         training_clone(model),
         torch.zeros_like(inversion.latent),
@@ -85,10 +85,10 @@ class _Sampler(comfy.samplers.Sampler):
     """A sampler of the host that optimises on its way; ``found`` is what it leaves."""
 
     def __init__(
-        self, inversion: Inversion, settings: Settings, checkpointing: bool, say: Say
+        self, inversion: Inversion, settings: Settings, checkpointing: bool, report: Report
     ) -> None:
         self.inversion, self.settings, self.checkpointing = inversion, settings, checkpointing
-        self.say = say
+        self.report = report
         self.found: NullEmbeddings | None = None
 
     def sample(
@@ -106,10 +106,10 @@ class _Sampler(comfy.samplers.Sampler):
         levels, options = sigmas.tolist(), extra_args["model_options"]
         unet, started = model_wrap.inner_model.diffusion_model, time.monotonic()
         with tqdm(total=len(levels) - 1, disable=disable_pbar) as bar:
-            on_step = partial(_report, bar, callback, self.say)
+            on_step = partial(_report_step, bar, callback, self.report)
             with differentiable(unet), checkpointed(unet, self.checkpointing):
                 self.found = self._optimize(model_wrap, levels, options, noise, on_step)
-        _tell(self.found, len(noise), time.monotonic() - started, self.say)
+        _report_cost(self.found, len(noise), time.monotonic() - started, self.report)
         return self.found.x
 
     def _optimize(
@@ -154,10 +154,10 @@ class _Network:
         return out
 
 
-def _report(
+def _report_step(
     bar: tqdm,
     callback: Callable | None,
-    say: Say,
+    report: Report,
     done: int,
     x: Tensor,
     denoised: Tensor,
@@ -167,12 +167,12 @@ def _report(
     loss = f"{float(losses.max()):.1e}"
     bar.set_postfix(loss=loss, refresh=False)
     bar.update()
-    say(f"step {done} of {bar.total}, loss {loss}")
+    report(f"step {done} of {bar.total}, loss {loss}")
     if callback is not None:
         callback(done - 1, denoised, x, bar.total)
 
 
-def _tell(found: NullEmbeddings, pictures: int, seconds: float, say: Say) -> None:
+def _report_cost(found: NullEmbeddings, pictures: int, seconds: float, report: Report) -> None:
     """What it cost and how near it came; and whether it had to stop."""
     cost = (
         f"{found.predictions} model evaluations and {found.gradients} gradients for each of "
@@ -181,7 +181,7 @@ def _tell(found: NullEmbeddings, pictures: int, seconds: float, say: Say) -> Non
     )
     logging.info("Null-text optimisation: %s", cost)
     if found.failed_at is None:
-        say(cost)
+        report(cost)
         return
     stopped = (
         f"Null-text optimisation stopped at step {found.failed_at + 1} of {len(found.losses)}, "
@@ -189,4 +189,4 @@ def _tell(found: NullEmbeddings, pictures: int, seconds: float, say: Say) -> Non
         "the model in fp32, or lower learning_rate."
     )
     logging.warning(stopped)
-    say(stopped)
+    report(stopped)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from ...p2p_core.edits import PromptEdit
-from ...p2p_core.local_blend import RegionReader, blend
-from ...p2p_core.maps import MapStore
+from ....p2p_core.edits import PromptEdit
+from ....p2p_core.local_blend import RegionReader, blend
+from ....p2p_core.maps import MapStore
 
 
 class Blending:
@@ -50,4 +51,4 @@ class Blending:
             mask = reader.mask(edit.blend).to(x.device)
             x[list(edited)] = blend(x[list(edited)], x[list(source)], mask)
             masks[number] = mask.cpu()
-        self.masks[done] = torch.stack(masks, dim=1).flatten(0, 1)
+        self.masks[done] = rearrange(masks, "edit seed h w -> (seed edit) h w")

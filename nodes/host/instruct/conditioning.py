@@ -9,9 +9,10 @@ import torch
 from comfy.model_base import IP2P
 from torch import Tensor
 
-from ...p2p_core.guidance import checked_image_cfg
-from .instruct_run import with_instruct, without_image
-from .instruct_wiring import KEY, InstructPlan
+from ....p2p_core.guidance import checked_image_cfg
+from ..runs import INSTRUCT
+from .run import with_instruct, without_image
+from .wiring import InstructPlan
 
 FITS = ("crop", "pad")
 PATCH = 8  # pixels of a latent's cell
@@ -136,7 +137,7 @@ def _marked(
     conditioning: list[list], plan: InstructPlan, role: str, pictures: dict[str, Tensor]
 ) -> list[list]:
     """The conditioning with (or without) the pictures, marked so that a run knows it again."""
-    mark = {KEY: (plan.tag, role)}
+    mark = {INSTRUCT.mark: (plan.tag, role)}
     return [
         [cross, {**without_image(values), **pictures, **mark}] for cross, values in conditioning
     ]

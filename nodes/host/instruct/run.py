@@ -9,7 +9,8 @@ itself stays the host's, and patches of it by other packs work as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -18,20 +19,25 @@ from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ...p2p_core.guidance import cfg_pair, cfg_pp_pair
-from .instruct_wiring import KEY, InstructPlan, check_latent, not_reached, takes_part
-from .steps import steps_along_uncond
+from ....p2p_core.guidance import cfg_pair, cfg_pp_pair
+from ..batch import model_inputs
+from ..runs import INSTRUCT, Sampling, with_run
+from ..sampler.abilities import steps_along_uncond
+from .wiring import InstructPlan, check_latent, not_reached, takes_part
 
 EVALUATE = "sampler_calc_cond_batch_function"
 PAIR_UP = "sampler_pre_cfg_function"
+THIRD = "p2p_instruct"  # a name among the guider's conditionings
 
 
 def with_instruct(model: Any, plan: InstructPlan) -> Any:
     """A clone of the model that samples under the plan; it replaces an earlier one."""
-    patched = model.clone()
-    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _OuterSample(plan))
-    return patched
+    return with_run(model, INSTRUCT, plan.tag, partial(_begin, plan))
+
+
+def _begin(plan: InstructPlan, sampling: Sampling) -> InstructRun | None:
+    check_latent(sampling.noise, plan)
+    return InstructRun(plan, sampling) if takes_part(sampling.guider, plan) else None
 
 
 def without_image(values: dict) -> dict:
@@ -39,55 +45,36 @@ def without_image(values: dict) -> dict:
     return {name: value for name, value in values.items() if name != "concat_latent_image"}
 
 
-class _OuterSample:
-    """The OUTER_SAMPLE wrapper: checks the wiring and guides the run."""
+class InstructRun:
+    """All state of one run, see ``runs.Run``; it adds a third conditioning to the guider's two."""
 
-    def __init__(self, plan: InstructPlan) -> None:
-        self.plan = plan
-
-    def __call__(
-        self,
-        executor: Callable,
-        noise: Tensor,
-        latent_image: Tensor,
-        sampler: Any,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Tensor:
-        guider = executor.class_obj
-        check_latent(noise, self.plan)
-        if takes_part(guider, self.plan):
-            function = getattr(sampler, "sampler_function", None)
-            along_uncond = steps_along_uncond(getattr(function, "__name__", ""))
-            _Run(self.plan, guider, along_uncond).install()
-        try:
-            return executor(noise, latent_image, sampler, *args, **kwargs)
-        finally:
-            guider.conds.pop(KEY, None)
-
-
-class _Run:
-    """All state of one run; it hangs on the guider's own copy of the model options."""
-
-    def __init__(self, plan: InstructPlan, guider: Any, along_uncond: bool) -> None:
-        self.plan = plan
-        self.guider = guider
-        self.along_uncond = along_uncond
-        self.previous: Callable | None = guider.model_options.get(EVALUATE)
+    def __init__(self, plan: InstructPlan, sampling: Sampling) -> None:
+        self.plan, self.guider = plan, sampling.guider
+        function = getattr(sampling.sampler, "sampler_function", None)
+        self.along_uncond = steps_along_uncond(getattr(function, "__name__", ""))
+        self.previous: Callable | None = self.guider.model_options.get(EVALUATE)
         self.paired = False
 
-    def install(self) -> None:
-        """Add the third conditioning, and what evaluates it and makes it felt."""
+    def wrappers(self) -> Mapping[str, Callable]:
+        """Also adds the conditioning, and what evaluates it and makes it felt."""
         guider, options = self.guider, self.guider.model_options
-        guider.conds[KEY] = [
+        guider.conds[THIRD] = [
             {**without_image(entry), "uuid": uuid4(), "prompt_type": "negative"}
             for entry in guider.conds["negative"]
         ]
         options[EVALUATE] = self.evaluate
         options[PAIR_UP] = [self.pair_up, *options.get(PAIR_UP, [])]
-        add_wrapper_with_key(
-            WrappersMP.PREDICT_NOISE, KEY, self.check_paired, options, is_model_options=True
-        )
+        return {WrappersMP.PREDICT_NOISE: self.check_paired}
+
+    def controlled(self, sampler: Any) -> Any:
+        return sampler
+
+    def close(self) -> None:
+        """Take the third conditioning out again."""
+        self.guider.conds.pop(THIRD, None)
+
+    def finish(self, samples: Tensor) -> Tensor:
+        return samples
 
     def evaluate(self, args: dict) -> list[Tensor]:
         """Instead of the host's two evaluations: [e(I, T), e(I, ∅), e(∅, ∅)], denoised.
@@ -97,7 +84,7 @@ class _Run:
         cond, uncond = args["conds"]
         if uncond is None:
             uncond = self.guider.conds["negative"]
-        third = self.guider.conds[KEY]
+        third = self.guider.conds[THIRD]
         inputs = args["model"], args["input"], args["sigma"], args["model_options"]
         if self.previous is None:
             return _evaluated([cond, uncond, third], *inputs)
@@ -128,28 +115,19 @@ def _evaluated(
 ) -> list[Tensor]:
     options = create_model_options_clone(options)
     add_wrapper_with_key(
-        WrappersMP.APPLY_MODEL, KEY, _third_as_uncond, options, is_model_options=True
+        WrappersMP.APPLY_MODEL, INSTRUCT.key, _third_as_uncond, options, is_model_options=True
     )
     conds_: Any = conds  # the host allows None, its annotation does not
     return comfy.samplers.calc_cond_batch(model, conds_, x, sigma, options)
 
 
-def _third_as_uncond(
-    executor: Callable,
-    x: Tensor,
-    t: Tensor,
-    c_concat: Tensor | None = None,
-    c_crossattn: Tensor | None = None,
-    control: Any = None,
-    transformer_options: dict | None = None,
-    **kwargs: Any,
-) -> Tensor:
+def _third_as_uncond(executor: Callable, *args: Any, **kwargs: Any) -> Tensor:
     """APPLY_MODEL wrapper: show other packs' patches the third chunk as a second uncond.
 
     They tell chunks by number, 0 (cond) or 1 (uncond), often as an index of a pair, where 2 is out
     of range. -1 picks the uncond too, while 1 still finds the chunk that is the negative's.
     """
-    options = dict(transformer_options or {})
-    numbers = options.get("cond_or_uncond", ())
-    options["cond_or_uncond"] = [-1 if number == 2 else number for number in numbers]
-    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    inputs = model_inputs(*args, **kwargs)
+    numbers = inputs.options.get("cond_or_uncond", ())
+    inputs.options["cond_or_uncond"] = [-1 if number == 2 else number for number in numbers]
+    return inputs.evaluate(executor)

@@ -1,31 +1,17 @@
-"""Prompts on the host: from a CLIP's tokens to words, columns and conditionings."""
+"""Stable Diffusion's texts: from a CLIP's tokens to words, columns and conditionings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...p2p_core.edits import PromptEdit
-from ...p2p_core.prompt import Prompt, Word
+from ....p2p_core.prompt import Prompt, Word
 
 WORD_END = "</w>"
-
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """P2P_EDIT: an edit of a prompt, and the CLIP that reads its words.
-
-    plain: there is nothing to edit, only the source is made (its prompt_edit is the identity).
-    """
-
-    clip: Any
-    prompt_edit: PromptEdit
-    plain: bool = False
 
 
 class _Token(NamedTuple):
@@ -110,7 +96,7 @@ def find_columns(clip: Any, prompts: Sequence[Prompt], phrase: str) -> list[tupl
 
 
 def encode_rows(clip: Any, texts: Sequence[str]) -> list[list[Any]]:
-    """A CONDITIONING whose rows are the prompts, each repeated to a common number of columns.
+    """A CONDITIONING whose rows are the prompts, each filled up to the columns of the longest.
 
     Cross-attention (len(texts), T, D), pooled output (len(texts), D). A CLIP that encodes on a
     schedule gives several entries; they are stacked entry by entry.
@@ -120,9 +106,24 @@ def encode_rows(clip: Any, texts: Sequence[str]) -> list[list[Any]]:
 
 
 def _stack(entries: Sequence[list[Any]]) -> list[Any]:
-    length = math.lcm(*(cross.shape[1] for cross, _ in entries))
-    cross = torch.cat([cross.repeat(1, length // cross.shape[1], 1) for cross, _ in entries])
+    length = max(cross.shape[1] for cross, _ in entries)
+    cross = torch.cat([filled(cross, length) for cross, _ in entries])
     values = dict(entries[0][1])
     if isinstance(values.get("pooled_output"), Tensor):
         values["pooled_output"] = torch.cat([extra["pooled_output"] for _, extra in entries])
     return [cross, values]
+
+
+def filled(cross: Tensor, length: int) -> Tensor:
+    """A text (B, T, D) repeated to ``length`` columns.
+
+    A whole repeat changes nothing: softmax over f copies of a column gives each 1/f of its weight.
+    """
+    return cross.repeat(1, -(-length // cross.shape[1]), 1)[:, :length]
+
+
+def tiled_rows(cross: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Rows (B, T, D) that were filled up, in whole repeats, for whoever reads every column."""
+    length = math.lcm(*lengths)
+    rows = [filled(row[None, :own], length) for row, own in zip(cross, lengths, strict=True)]
+    return torch.cat(rows)

@@ -9,52 +9,18 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import comfy.k_diffusion.sampling as k_diffusion
 import torch
 from comfy.samplers import KSAMPLER
+from einops import repeat
 from torch import Tensor
 
+from .abilities import takes_noise_sampler
+
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
-
-_NOISE_TIMES_ZERO = {"sample_res_multistep"}  # takes a noise sampler, but always with eta 0
-
-
-def check_sampler(sampler: Any) -> None:
-    """ValueError for a sampler whose noise cannot be shared; a warning where that is unknown."""
-    if not isinstance(sampler, KSAMPLER):
-        raise ValueError(
-            f"The sampler {type(sampler).__name__} does not run on the host's sampler interface, "
-            "so source and edit cannot be given the same noise. Use KSampler or a KSamplerSelect."
-        )
-    if sampler.extra_options.get("s_churn", 0) > 0:
-        raise ValueError(
-            f"s_churn is {sampler.extra_options['s_churn']:g}, which would add different noise to "
-            "source and edit. Set s_churn to 0, or use an ancestral or SDE sampler."
-        )
-    function = sampler.sampler_function
-    if not (_takes_noise_sampler(function) or function.__module__.startswith("comfy.")):
-        logging.warning(
-            "The sampler %s takes no noise_sampler: if it is stochastic, source and edit get "
-            "different noise. Prefer a sampler of the host.",
-            function.__name__,
-        )
-
-
-def check_deterministic(sampler: KSAMPLER) -> None:
-    """ValueError for a sampler that adds noise, which would lead away from an inversion."""
-    function = sampler.sampler_function
-    noisy = _takes_noise_sampler(function) and function.__name__ not in _NOISE_TIMES_ZERO
-    if noisy and sampler.extra_options.get("eta") != 0:
-        raise ValueError(
-            f"The sampler {function.__name__.removeprefix('sample_')} adds noise at every step, "
-            "but an inversion leads back to its picture without new noise. Use a deterministic "
-            "sampler: euler, ddim, heun, dpmpp_2m or res_multistep."
-        )
 
 
 def with_shared_noise(sampler: KSAMPLER, group: int) -> KSAMPLER:
@@ -64,11 +30,6 @@ def with_shared_noise(sampler: KSAMPLER, group: int) -> KSAMPLER:
     return shared
 
 
-def _takes_noise_sampler(function: Callable) -> bool:
-    parameters = inspect.signature(function).parameters
-    return "noise_sampler" in parameters or function.__name__ == "dpm_adaptive_function"
-
-
 def _sharing(sampler: KSAMPLER, group: int) -> Callable:
     function = sampler.sampler_function
 
@@ -76,8 +37,8 @@ def _sharing(sampler: KSAMPLER, group: int) -> Callable:
     def sample(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, **options: Any) -> Tensor:
         source = x[::group]
         if sampler.inpaint_options.get("random", False):
-            model.noise = _inpaint_noise(source, extra_args).repeat_interleave(group, dim=0)
-        if _takes_noise_sampler(function):
+            model.noise = _for_groups(_inpaint_noise(source, extra_args), group)
+        if takes_noise_sampler(function):
             draw = options.get("noise_sampler") or _default_noise(
                 function.__name__, source, sigmas, extra_args
             )
@@ -93,9 +54,14 @@ def _repeating(draw: NoiseSampler, group: int, rows: int) -> NoiseSampler:
     def shared(sigma: Tensor, sigma_next: Tensor) -> Tensor:
         noise = draw(sigma, sigma_next)
         source = noise[::group] if len(noise) == rows else noise
-        return source.repeat_interleave(group, dim=0)
+        return _for_groups(source, group)
 
     return shared
+
+
+def _for_groups(noise: Tensor, group: int) -> Tensor:
+    """The noise of every source for its whole group of rows."""
+    return repeat(noise, "seed ... -> (seed group) ...", group=group)
 
 
 def _inpaint_noise(source: Tensor, extra_args: dict) -> Tensor:

@@ -17,12 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...p2p_core.inversion import Inversion
-from .inversion_places import FORMAT, SUFFIX, checked_name, missing, place
+from ....p2p_core.fingerprint import Fingerprint
+from ....p2p_core.inversion import Inversion
+from .places import FORMAT, SUFFIX, checked_name, missing, place
 
-VERSION = "1"
+VERSION = "2"
 METHODS = ("ddim", "noise")
 TENSORS = ("latent", "start", "sigmas", "offsets")
+MODEL_TENSORS = ("model_values", "model_half_ulps")
 
 
 def save_inversion(inversion: Inversion, name: str) -> dict[str, str]:
@@ -72,6 +74,9 @@ def load_inversion(file: str) -> Inversion:
 def _write(inversion: Inversion, folder: Path, filename: str) -> None:
     """Write a file that is there either as a whole or not at all."""
     tensors = {key: getattr(inversion, key) for key in (*TENSORS, "prompt")}
+    if inversion.model is not None:
+        parts = inversion.model.values, inversion.model.half_ulps
+        tensors |= dict(zip(MODEL_TENSORS, parts, strict=True))
     stored = {
         key: value.detach().float().cpu().contiguous().clone()
         for key, value in tensors.items()
@@ -94,7 +99,7 @@ def _metadata(inversion: Inversion) -> dict[str, str]:
         "latent_size": " x ".join(map(str, inversion.latent.shape)),
     }
     if inversion.model is not None:
-        metadata["model"] = inversion.model
+        metadata["model"] = inversion.model.kind
     if inversion.residual is not None:
         metadata["residual"] = repr(float(inversion.residual))
     return metadata
@@ -109,17 +114,21 @@ def _check_format(file: str, metadata: dict[str, str]) -> None:
     if metadata.get("version") != VERSION:
         raise ValueError(
             f"The file {file!r} has version {metadata.get('version')!r} of the format, but this "
-            f"pack reads version {VERSION!r}. Update the pack, or invert the picture again."
+            f"pack reads version {VERSION!r}. Update the pack if the file's is the newer one; "
+            "otherwise invert the picture again."
         )
 
 
 def _inversion(file: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Inversion:
     why = _incomplete(tensors, metadata)
     if why is None:
-        texts: dict[str, Any] = {"method": metadata["method"], "model": metadata.get("model")}
+        parts: dict[str, Any] = {"method": metadata["method"]}
+        if "model" in metadata:
+            values, half_ulps = (tensors.pop(key) for key in MODEL_TENSORS)
+            parts["model"] = Fingerprint(values, half_ulps, metadata["model"])
         if "residual" in metadata:
-            texts["residual"] = float(metadata["residual"])
-        inversion = Inversion(**tensors, **texts)
+            parts["residual"] = float(metadata["residual"])
+        inversion = Inversion(**tensors, **parts)
         why = _defect(inversion)
         if why is None:
             return inversion
@@ -130,10 +139,11 @@ def _inversion(file: str, tensors: dict[str, Tensor], metadata: dict[str, str]) 
 
 def _incomplete(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str | None:
     """What keeps the content of a file from being an Inversion."""
-    lacking = [key for key in TENSORS if key not in tensors]
+    expected = (*TENSORS, *(MODEL_TENSORS if metadata.get("model") else ()))
+    lacking = [key for key in expected if key not in tensors]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
-    others = [key for key in tensors if key not in (*TENSORS, "prompt")]
+    others = [key for key in tensors if key not in (*expected, "prompt")]
     if others:
         return f"it holds an unknown tensor {others[0]!r}"
     for key, value in tensors.items():
@@ -164,6 +174,9 @@ def _defect(inversion: Inversion) -> str | None:
     prompt = inversion.prompt
     if prompt is not None and (prompt.ndim != 3 or prompt.shape[0] not in (1, len(latent))):
         return f"prompt should have a shape (1, T, D), but has {tuple(prompt.shape)}"
+    model = inversion.model
+    if model is not None and not bool((model.values.isfinite() & model.half_ulps.isfinite()).all()):
+        return "the values of its model are not finite"
     for key in (*TENSORS, "prompt"):
         value = getattr(inversion, key)
         if value is not None and not bool(value.isfinite().all()):

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from einops import repeat
 from torch import Tensor
 
-from ...p2p_core.inversion import Inversion
-from .fingerprint import fingerprint
+from ....p2p_core.inversion import Inversion
+from ..fingerprint import fingerprint
 
 SAME_PROMPT = 1e-2  # relative distance of text encodings
 SAME_NOISE = 0.5  # distance of two latents in units of their noise; another noise is at 1.4
@@ -52,13 +54,19 @@ class Pinning:
         """
         state = self.clean(x) + self.inversion.offsets[self.first + step].to(x)
         if step == 0 and not (self.first and goes_on(x[:: self.group], state, self.sigmas[0])):
-            x.copy_(state.repeat_interleave(self.group, dim=0))
+            x.copy_(repeat(state, "seed ... -> (seed group) ...", group=self.group))
         else:
             x[:: self.group] = state
 
     def on_call(self, sigma: float, x: Tensor) -> None:
         """The same between two steps, for samplers that ask the model there."""
         x[:: self.group] = self.clean(x) + self.inversion.offset_at(sigma).to(x)
+
+    def shown(self, denoised: Tensor) -> Tensor:
+        """A step's denoised prediction as a preview should show it: the sources are known."""
+        rows = denoised.clone()
+        rows[:: self.group] = self.clean(denoised)
+        return rows
 
     def exact(self, samples: Tensor) -> Tensor:
         """The run's result in which the inverted pictures stand as they were given.
@@ -70,7 +78,8 @@ class Pinning:
             return samples
         given = self.inversion.latent.to(samples)
         scaled = self.model.process_latent_out(self.model.process_latent_in(given))
-        given, scaled = (part.repeat_interleave(self.group, dim=0) for part in (given, scaled))
+        rows = partial(repeat, pattern="seed ... -> (seed group) ...", group=self.group)
+        given, scaled = rows(given), rows(scaled)
         return torch.where(samples == scaled, given, samples)
 
 
@@ -86,7 +95,7 @@ def check_inversion(
 
     cross_attn: the source prompt's encoding, (1, T, D).
     """
-    if inversion.model is not None and inversion.model != fingerprint(model):
+    if inversion.model is not None and not inversion.model.same(fingerprint(model)):
         raise ValueError(
             "The inversion was made with another model (or other LoRAs) than the one wired to "
             "the AttentionController. Invert the picture again with this model."

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import torch
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ...p2p_core.inversion import Inversion
-from .fingerprint import fingerprint
-from .models import guidance_patches, network_patches
-from .noise import check_deterministic
-from .null_text_inputs import limits
-from .steps import check_steps_visible
+from ....p2p_core.inversion import Inversion
+from ..fingerprint import fingerprint
+from ..patches import guidance_patches, network_patches
+from ..runs import NULL_TEXT, Conds, entries, marked_entries
+from ..sampler.abilities import check_deterministic, check_steps_visible
+from .inputs import limits
 
-KEY = TAG = "p2p_null_text"
 WIRING = "Wire the negative output of P2P Null-Text Optimize to the sampler, beside its model"
 
 
@@ -38,9 +36,9 @@ class NullText:
     cfg: float | None
 
 
-def tagged_chunks(conds: dict[str, list[dict]], tag: str, table: NullText) -> set[UUID]:
-    """The uuids of our negative; ValueError if it is missing, elsewhere, or was changed."""
-    found = [(name, c) for name, entries in conds.items() for c in entries if c.get(TAG) == tag]
+def check_negative(conds: Conds, tag: str, table: NullText) -> None:
+    """ValueError if our negative is missing, stands elsewhere, or was changed."""
+    found = marked_entries(conds, NULL_TEXT, tag)
     if not found:
         raise ValueError(
             "The sampler's negative does not come from the P2P Null-Text Optimize that made its "
@@ -60,17 +58,16 @@ def tagged_chunks(conds: dict[str, list[dict]], tag: str, table: NullText) -> se
             f"{WIRING}, without combining, averaging, limiting or steering it; another negative "
             "prompt goes into P2P Null-Text Optimize itself."
         )
-    return {entry["uuid"] for _, entry in found}
 
 
-def check_whole_picture(denoise_mask: Tensor | None, conds: dict[str, list[dict]]) -> None:
+def check_whole_picture(denoise_mask: Tensor | None, conds: Conds) -> None:
     """ValueError for a run over a part of the picture."""
     if denoise_mask is not None:
         raise ValueError(
             "Null embeddings cannot be sampled through a noise mask. Remove the mask from the "
             "latent, and give it to P2P Local Blend Mask to confine an edit."
         )
-    if any("area" in entry for entries in conds.values() for entry in entries):
+    if any("area" in entry for _, entry in entries(conds)):
         raise ValueError(
             "Null embeddings are those of whole pictures, but a prompt of the sampler is limited "
             "to an area. Remove the area, and confine an edit with P2P Local Blend Mask."
@@ -92,7 +89,7 @@ def check_unchanged(model: Any, table: NullText) -> None:
     changed = guidance_patches(model)
     if network_patches(model) != table.patches:
         changed.append("patches of the network")
-    if table.inversion.model != fingerprint(model):
+    if table.inversion.model is None or not table.inversion.model.same(fingerprint(model)):
         changed.append("weights or LoRAs")
     if changed:
         raise ValueError(

@@ -23,33 +23,6 @@ _SECOND_STAGE_AT_NEXT_LEVEL = {
     "sample_exp_heun_2_x0",
     "sample_exp_heun_2_x0_sde",
 }
-_STATE_IS_NOT_X = {
-    "sample_unipc",
-    "sample_unipc_bh2",
-    "sample_sa_solver",
-    "sample_sa_solver_pece",
-    "dpm_fast_function",
-    "dpm_adaptive_function",
-}
-
-
-def check_steps_visible(sampler_name: str, purpose: str) -> None:
-    """ValueError for samplers whose state cannot be set from outside between steps.
-
-    purpose: what wants to set it, such as "a local blend".
-    """
-    if sampler_name in _STATE_IS_NOT_X or steps_along_uncond(sampler_name):
-        name = sampler_name.removeprefix("sample_").removesuffix("_function")
-        raise ValueError(
-            f"{purpose.capitalize()} cannot keep the source under the sampler "
-            f"{name.replace('unipc', 'uni_pc')}, whose steps do not start from the picture that "
-            "was set. Use euler, ddim, heun or dpmpp_2m."
-        )
-
-
-def steps_along_uncond(sampler_name: str) -> bool:
-    """Whether it is a sampler of CFG++ (arXiv:2406.08070), by the host's names."""
-    return sampler_name.endswith("_cfg_pp")
 
 
 class StepProxy:
@@ -101,11 +74,17 @@ class StepProxy:
         self._step, self._visits = step + 1, 0
 
 
-def with_steps(sampler: KSAMPLER, on_step: OnStep, on_call: OnCall | None = None) -> KSAMPLER:
+def with_steps(
+    sampler: KSAMPLER,
+    on_step: OnStep,
+    on_call: OnCall | None = None,
+    shown: Callable[[Tensor], Tensor] | None = None,
+) -> KSAMPLER:
     """A copy of the sampler that calls ``on_step(i, x)`` at the start of step i, and at the end.
 
     on_call(sigma, x) is called before the further model calls of a step. x is the sampler's own
-    latent and may be changed in place. At the end i is the number of steps and x the result.
+    latent and may be changed in place. At the end i is the number of steps and x the result. shown
+    gives the denoised prediction as previews should show it.
     """
     function = sampler.sampler_function
 
@@ -117,7 +96,7 @@ def with_steps(sampler: KSAMPLER, on_step: OnStep, on_call: OnCall | None = None
 
         def evaluated(info: dict) -> None:
             proxy.step_evaluated(info["i"])
-            callback(info)
+            callback({**info, "denoised": shown(info["denoised"])} if shown else info)
 
         samples = function(proxy, x, sigmas, extra_args=extra_args, callback=evaluated, **options)
         on_step(len(sigmas) - 1, samples)

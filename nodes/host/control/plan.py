@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...p2p_core.edits import PromptEdit
-from ...p2p_core.inversion import Inversion
-from ...p2p_core.maps import MapStore, coarse_level, size_at
-from ...p2p_core.record import Record
-from .models import Layer
+from ....p2p_core.edits import PromptEdit
+from ....p2p_core.inversion import Inversion
+from ....p2p_core.maps import MapStore
+from ....p2p_core.record import Record
+from ..families.unet import UNetFamily
 
 RECORD_BYTES = 64 * 2**20
 
@@ -18,18 +17,18 @@ RECORD_BYTES = 64 * 2**20
 class ControlPlan:
     """The edits of one source, and where they apply.
 
-    tag: marks the CONDITIONING that belongs to the plan. tokens: columns of that conditioning.
-    layers: the UNet's attention layers and their levels. self_attention_limit: most query tokens of
-    a layer that gets the source's self-attention, None for max(1024, latent tokens / 4).
+    tag: marks the CONDITIONING that belongs to the plan. edits: of the source. lengths: columns of
+    every prompt, [source, target of edit 1 …]. family: the model's. self_replace_tokens: most image
+    positions of a layer that gets the source's self-attention, None for the family's own limit.
     record: where runs leave their attention maps, None for nowhere. inversion: what the source rows
     follow, None if they are sampled like the others.
     """
 
     tag: str
     edits: tuple[PromptEdit, ...]
-    tokens: int
-    layers: Mapping[Layer, int]
-    self_attention_limit: int | None
+    lengths: tuple[int, ...]
+    family: UNetFamily
+    self_replace_tokens: int | None
     record: Record | None
     inversion: Inversion | None = None
 
@@ -39,18 +38,18 @@ class ControlPlan:
         return 1 + len(self.edits)
 
     @property
+    def columns(self) -> int:
+        """Columns of the conditioning, to which shorter prompts are filled up."""
+        return max(self.lengths)
+
+    @property
     def blends(self) -> bool:
         """Whether any edit is confined by a local blend."""
         return any(edit.blend is not None for edit in self.edits)
 
-    def limit_for(self, size: tuple[int, int]) -> int:
-        """Most query tokens of a layer with self-attention injection, for a latent size (h, w)."""
-        return self.self_attention_limit or max(1024, size[0] * size[1] // 4)
-
-    def map_layers(self, size: tuple[int, int]) -> set[Layer]:
-        """The layers of the one coarse resolution whose maps are collected."""
-        level = coarse_level(size, tuple(self.layers.values()))
-        return {layer for layer, own in self.layers.items() if own == level}
+    def self_attention_limit(self, size: tuple[int, int]) -> int:
+        """Most image positions of a layer with self-attention injection, for a latent (h, w)."""
+        return self.self_replace_tokens or self.family.self_attention_limit(size)
 
     def map_store(self, rows: int, size: tuple[int, int], steps: int) -> MapStore | None:
         """An empty store for a run of ``rows`` pictures, or None if nobody wants maps.
@@ -60,7 +59,7 @@ class ControlPlan:
         """
         if self.record is None and not self.blends:
             return None
-        height, width = size_at(size, coarse_level(size, tuple(self.layers.values())))
-        step_bytes = rows * height * width * self.tokens * 4
+        height, width = self.family.map_size(size)
+        step_bytes = rows * height * width * self.columns * 4
         bins = max(RECORD_BYTES // step_bytes - 1, 1) if self.record is not None else 1
         return MapStore((height, width), steps, bins)

@@ -15,14 +15,12 @@ import latent_preview
 import torch
 from comfy.latent_formats import SD15
 from comfy.model_sampling import CONST, EPS, ModelSamplingDiscrete
-from comfy.patcher_extension import WrappersMP
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ...p2p_core.inversion import NEARLY_CLEAN, Inversion, ddim_invert, noise_offsets
-from .fingerprint import fingerprint
-from .sampling import TAG
-from .skipping import OWN_WRAPPERS
+from ....p2p_core.inversion import NEARLY_CLEAN, Inversion, ddim_invert, noise_offsets
+from ..fingerprint import fingerprint
+from ..runs import CONTROL, NULL_TEXT, has_run
 
 SCHEDULERS = tuple(comfy.samplers.SCHEDULER_NAMES)
 WHOLE = 0.9999  # denoise above which KSampler runs the whole schedule
@@ -137,7 +135,7 @@ def invert_noise(model: Any | None, latent: dict, sigmas: Tensor, seed: int) -> 
 
 def check_unpatched(model: Any) -> None:
     """ValueError for a model that a node of this pack has patched."""
-    if any(model.get_wrappers(WrappersMP.OUTER_SAMPLE, key) for key in OWN_WRAPPERS):
+    if has_run(model, CONTROL) or has_run(model, NULL_TEXT):
         raise ValueError(
             "Inversion needs the unpatched model, but this one comes from an AttentionController "
             "or a P2P Null-Text Optimize. Wire the checkpoint's model."
@@ -166,7 +164,7 @@ def _check_numbers(states: Tensor, sigmas: Tensor) -> None:
 
 def source_prompt(positive: list) -> Tensor | None:
     """The one text encoding of a conditioning, (1 or B, T, D); None where there are several."""
-    if any(TAG in values for _, values in positive):
+    if any(CONTROL.mark in values for _, values in positive):
         raise ValueError(
             "The positive comes from an AttentionController, which holds several prompts. Wire a "
             "CLIPTextEncode of the source prompt."

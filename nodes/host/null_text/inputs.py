@@ -7,14 +7,16 @@ from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from ...p2p_core.inversion import Inversion
-from ...p2p_core.null_text import Settings
-from .fingerprint import fingerprint
-from .inversion import check_unpatched, source_prompt
-from .models import guidance_patches, text_width
-from .pinning import same_prompt
+from ....p2p_core.inversion import Inversion
+from ....p2p_core.null_text import Settings
+from ..families.unet import text_width
+from ..fingerprint import fingerprint
+from ..inversion.invert import check_unpatched, source_prompt
+from ..inversion.path import same_prompt
+from ..patches import guidance_patches
+from ..runs import own_hooks
 
-LIMITS = ("area", "mask", "control", "gligen", "hooks", "start_percent", "end_percent")
+LIMITS = ("area", "mask", "control", "gligen", "start_percent", "end_percent")
 
 
 def check_inputs(
@@ -52,7 +54,7 @@ def _check_model(model: Any, inversion: Inversion) -> None:
             "Null-text optimisation needs a Stable Diffusion model whose UNet reads text, but this "
             f"one is {type(model.model).__name__} ({type(unet).__name__}). Load such a checkpoint."
         )
-    if inversion.model is not None and inversion.model != fingerprint(model):
+    if inversion.model is not None and not inversion.model.same(fingerprint(model)):
         raise ValueError(
             "The inversion was made with another model (or other LoRAs) than the one wired to "
             "P2P Null-Text Optimize. Invert the picture again with this model."
@@ -67,7 +69,8 @@ def _check_model(model: Any, inversion: Inversion) -> None:
 
 def limits(values: dict) -> list[str]:
     """What keeps a prompt from being one for the whole picture and all steps, by its keys."""
-    return [key for key in LIMITS if values.get(key) is not None]
+    hooks = ["hooks"] if own_hooks(values.get("hooks")) else []
+    return [key for key in LIMITS if values.get(key) is not None] + hooks
 
 
 def _check_whole(name: str, conditioning: list) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-KEY = "p2p_instruct"  # our wrappers, the mark on our conditionings, and a run's third conditioning
+from ..runs import INSTRUCT, Conds
 
 # Which output belongs where in a guider. DualCFGGuider calls its cond1 positive, its cond2 middle.
 CFG = {"positive": "positive", "negative": "negative"}
@@ -42,10 +42,10 @@ def takes_part(guider: Any, plan: InstructPlan) -> bool:
     return plan.image_cfg != 1.0
 
 
-def _check_cfg(conds: dict[str, list[dict]], plan: InstructPlan) -> None:
+def _check_cfg(conds: Conds, plan: InstructPlan) -> None:
     for place, role in CFG.items():
         for entry in conds.get(place, ()):
-            tag, found = entry.get(KEY, (None, None))
+            tag, found = entry.get(INSTRUCT.mark, (None, None))
             if tag != plan.tag:
                 origin = "another" if tag else "no"
                 raise ValueError(
@@ -61,10 +61,10 @@ def _check_cfg(conds: dict[str, list[dict]], plan: InstructPlan) -> None:
                 )
 
 
-def _check_dual_cfg(conds: dict[str, list[dict]], plan: InstructPlan) -> None:
+def _check_dual_cfg(conds: Conds, plan: InstructPlan) -> None:
     for place, role in DUAL_CFG.items():
         for entry in conds[place]:
-            tag, found = entry.get(KEY, (None, None))
+            tag, found = entry.get(INSTRUCT.mark, (None, None))
             if tag == plan.tag and found != role:
                 raise ValueError(
                     f"IP2PConditioning's {found} is wired to the {DUAL_CFG_INPUTS[place]} of "

@@ -1,0 +1,1 @@
+"""Attention control: a source and its edits, sampled side by side."""

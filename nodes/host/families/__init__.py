@@ -1,0 +1,1 @@
+"""Model families: their layers, their texts and their limits, one file each."""

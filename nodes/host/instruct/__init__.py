@@ -1,0 +1,1 @@
+"""InstructPix2Pix: a picture and an instruction, under two guidance scales."""

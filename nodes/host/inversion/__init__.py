@@ -1,0 +1,1 @@
+"""Photographs: their path into noise, runs that follow it back, and files that keep it."""

@@ -1,0 +1,1 @@
+"""Null-text inversion: optimising the negative's embeddings, and sampling with them."""
