@@ -32,7 +32,7 @@ host_nodes: Any = importlib.import_module("nodes")
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORE_NODES = (
     *("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p"),
-    *("model_advanced", "model_merging"),
+    *("model_advanced", "model_merging", "model_downscale"),
 )
 
 

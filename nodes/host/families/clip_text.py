@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -41,14 +42,40 @@ def read_prompt(clip: Any, text: str) -> Prompt:
 
 
 def _sd1_chunks(clip: Any, text: str) -> list[list[tuple]]:
-    tokens = clip.tokenize(text, return_word_ids=True)
+    tokens = checked_clip(clip).tokenize(text, return_word_ids=True)
     if set(tokens) != {"l"}:
         raise ValueError(
             "Prompt-to-Prompt needs the CLIP of a Stable Diffusion 1.x checkpoint (one CLIP-L text "
             f"encoder), but this one has the encoders {', '.join(sorted(tokens))}. SD2, SDXL and "
             "transformer models are not supported yet: load an SD1.x checkpoint."
         )
+    _check_embeddings(clip.tokenizer.clip_l.embedding_size, text, tokens["l"])
     return tokens["l"]
+
+
+def checked_clip(clip: Any) -> Any:
+    """The CLIP; ValueError if a checkpoint brought none."""
+    if clip is None:
+        raise ValueError(
+            "There is no CLIP: the checkpoint holds no text encoder. Load one with CLIPLoader and "
+            "wire it to the edit."
+        )
+    return clip
+
+
+def _check_embeddings(expected: int, text: str, chunks: Sequence[Sequence[tuple]]) -> None:
+    """ValueError for a textual inversion of another width.
+
+    The tokeniser gives it columns, but the encoder drops it: all later words would stand elsewhere.
+    """
+    widths = {token.shape[-1] for chunk in chunks for token, *_ in chunk if torch.is_tensor(token)}
+    if widths - {expected}:
+        names = ", ".join(re.findall(r"embedding:\s*([^\s,:()]+)", text))
+        raise ValueError(
+            f"The prompt {text!r} uses a textual inversion ({names}) of width "
+            f"{', '.join(map(str, sorted(widths - {expected})))}, but this CLIP reads width "
+            f"{expected} and would drop it. Use one that was made for this kind of model."
+        )
 
 
 def _word_groups(clip: Any, tokens: Sequence[_Token]) -> Iterator[list[_Token]]:
