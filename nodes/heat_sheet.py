@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from einops import repeat
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -43,10 +44,12 @@ def _panel(
     who = "source" if member == 0 else f"edit {member}"
     label = f"{who}: {word}" if values is not None else f"{who}: not in the prompt"
     heat = torch.zeros(1, *size) if values is None else enlarged(normalised(values[None]), size)
+    if image is not None:
+        heat = heat.to(image.device)
     picture = overlay(heat, None if image is None else image[None])[0]
     factor = math.ceil(PANEL / min(size))
-    picture = picture.repeat_interleave(factor, dim=0).repeat_interleave(factor, dim=1)
-    return torch.cat([_caption(label, picture.shape[1]), picture])
+    picture = repeat(picture, "h w c -> (h a) (w b) c", a=factor, b=factor)
+    return torch.cat([_caption(label, picture.shape[1]).to(picture.device), picture])
 
 
 def _caption(text: str, width: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..p2p_core.inversion import Inversion
-from .host.inversion.invert import SCHEDULERS
+from .host.inversion.invert import scheduler_names
 from .sockets import InversionSocket
 
 
@@ -17,7 +17,7 @@ def schedule_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "scheduler",
-            options=list(SCHEDULERS),
+            options=scheduler_names(),
             default="normal",
             tooltip="Scheduler of the sampler.",
         ),

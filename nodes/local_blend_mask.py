@@ -112,6 +112,12 @@ def _checked_mask(mask: Any, words: WordRegion) -> Any:
             )
         return None
     mask = mask[None] if mask.ndim == 2 else mask
+    mask = mask[:, 0] if mask.ndim == 4 and mask.shape[1] == 1 else mask
+    if mask.ndim != 3:
+        raise ValueError(
+            f"mask must be a batch of masks, (batch, height, width), got the shape "
+            f"{tuple(mask.shape)}. Use ImageToMask or a mask node."
+        )
     if not (mask >= 0.5).any():
         raise ValueError("The local blend's mask is empty, so the edit could not show anywhere.")
     return mask

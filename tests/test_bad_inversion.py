@@ -145,7 +145,50 @@ def with_broken_picture(s: Scene) -> Link:
     return invert(s, s.graph.value({"samples": picture() * float("nan")}))
 
 
+def noise_invert(s: Scene, samples: torch.Tensor, model: Link | None = None) -> Link:
+    wired = {"latent": s.graph.value({"samples": samples}), "seed": 1, "model": model}
+    return s.graph.add("P2PNoiseInvert", steps=4, scheduler="normal", **wired)
+
+
+def guided(s: Scene) -> Link:
+    return s.graph.add("RescaleCFG", model=s.model, multiplier=0.7)
+
+
+def flow(s: Scene) -> Link:
+    return s.graph.add("ModelSamplingSD3", model=s.model, shift=3.0)
+
+
+def with_replaced_latent(s: Scene) -> Link:
+    """The controller's latent cut on its way to the sampler."""
+    inversion = invert(s)
+    control = s.control(SWAP, inversion=inversion, latent=inversion[1])
+    cut = s.graph.value({"samples": torch.zeros(2, 4, 8, 6), "batch_index": [0, 0]})
+    return s.sample(control, control[1], cut)
+
+
 WIRINGS: dict[str, tuple[Callable[[Scene], Link], str]] = {
+    "another size in the sampler": (
+        with_replaced_latent, r"latents of shape \(4, 8, 8\), but the sampler got \(4, 8, 6\)",
+    ),
+    "guidance that another node mixes": (
+        lambda s: invert(s, model=guided(s)), "guidance is computed.*Wire the model without it",
+    ),
+    "channels of another family": (
+        lambda s: invert(s, s.graph.value({"samples": picture(1, 16, 8, 8)})),
+        "1 pictures of 16 channels, but the model reads 4.*VAE of the model's own",
+    ),
+    "channels of another family under noise": (
+        lambda s: noise_invert(s, picture(1, 16, 8, 8)), "16 channels, but the model reads 4",
+    ),
+    "no prompt at all": (
+        lambda s: invert(s, positive=s.graph.value([])), "positive is an empty conditioning",
+    ),
+    "a broken picture under noise": (
+        lambda s: noise_invert(s, picture() * float("nan")), "values that are no numbers.*fp32-vae",
+    ),
+    "a flow model under noise": (
+        lambda s: noise_invert(s, picture(), flow(s)), "P2P Noise Invert needs.*is a flow model",
+    ),
     "a video": (lambda s: invert(s, picture(1, 4, 2, 8, 8)), STILL),
     "a mask on the picture": (
         lambda s: invert(s, masked(s, s.graph.value({"samples": picture()}))),

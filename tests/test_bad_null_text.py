@@ -97,9 +97,43 @@ def merged_later(s: Scene) -> Link:
     return s.sample(model, s.text(SOURCE), inversion[1], negative=found[1])
 
 
+def on_another_model(s: Scene) -> Link:
+    inversion = invert(s, picture())
+    found = optimize(s, inversion, **QUICK)
+    return s.sample(s.model, s.text(SOURCE), inversion[1], negative=found[1])
+
+
+def with_another_size(s: Scene) -> Link:
+    found = optimize(s, invert(s, picture()), **QUICK)
+    return sample(s, found, s.graph.value({"samples": torch.zeros(1, 4, 8, 6)}))
+
+
+def with_others_negative(s: Scene) -> Link:
+    inversion = invert(s, picture())
+    found = optimize(s, inversion, **QUICK)
+    other = optimize(s, inversion, **QUICK, learning_rate=0.02)
+    return sample(s, found, inversion[1], negative=other[1])
+
+
+NAN = float("nan")
 CHANGED = "was changed on its way to the sampler.*Wire the negative output"
 PLAIN_PROMPT = "one prompt for the whole picture.*but the {} is {}.*Wire a CLIPTextEncode to {}"
 INPUTS: dict[str, tuple[Callable[[Scene], Link], str]] = {
+    "no cfg": (lambda s: optimized(s, cfg=NAN), "cfg must be a number, got nan"),
+    "no learning rate": (
+        lambda s: optimized(s, learning_rate=NAN), "learning_rate must be a number, got nan",
+    ),
+    "no early stop": (lambda s: optimized(s, early_stop=NAN), "early_stop must be a number"),
+    "an empty positive": (
+        lambda s: optimized(s, positive=s.graph.value([])), "positive is an empty conditioning",
+    ),
+    "an empty negative": (
+        lambda s: optimized(s, negative=s.graph.value([])), "negative is an empty conditioning",
+    ),
+    "an optimised negative": (
+        lambda s: optimized(s, negative=optimized(s)[1]),
+        "negative comes from another P2P Null-Text Optimize.*Wire a CLIPTextEncode to negative",
+    ),
     "the controller's model": (
         lambda s: optimized(s, invert(s, picture()), model=s.control(SWAP)),
         "needs the unpatched model.*Wire the checkpoint's model",
@@ -148,6 +182,15 @@ INPUTS: dict[str, tuple[Callable[[Scene], Link], str]] = {
     ),
 }  # fmt: skip
 RUNS: dict[str, tuple[Callable[[Scene], Link], str]] = {
+    "the negative on another model": (
+        on_another_model, "negative comes from P2P Null-Text Optimize, but its model.*from no P2P",
+    ),
+    "another size": (
+        with_another_size, r"latents of shape \(4, 8, 8\), but the sampler got \(4, 8, 6\)",
+    ),
+    "the negative of another run": (
+        with_others_negative, "negative does not come from the P2P Null-Text.*that made its model",
+    ),
     "another negative": (
         lambda s: sampled(s, negative=s.negative),
         "negative does not come from the P2P Null-Text Optimize.*Wire the negative output",

@@ -220,7 +220,7 @@ def test_the_positive_on_a_model_that_is_not_its_own(elsewhere: Callable) -> Non
     s = scene(SHORT)
     control = s.control(SWAP)
     samples = s.sample(elsewhere(s, control), control[1], control[2])
-    message = "comes from AttentionController.*model comes from no Attention.*Wire the model output"
+    message = "positive comes from AttentionController, but its model.*no Attention.*Wire the model"
     with pytest.raises(GraphError, match=message):
         run(s.graph, samples)
 

@@ -190,10 +190,9 @@ def _guard(technique: Technique, tag: str, executor: Callable, *args: Any, **kwa
     if not any(getattr(run, "tag", None) == tag for run in runs):
         other = f"another {technique.node}" if runs else f"no {technique.node}"
         raise ValueError(
-            f"The sampler's prompt comes from {technique.node} ({technique.output}), but its model "
-            f"comes from {other}, so the prompt would act like an ordinary one and nothing would "
-            f"be edited. Wire the model output of the same {technique.node} to the sampler, and "
-            "merge models or add LoRAs before that node."
+            f"The sampler's {technique.output} comes from {technique.node}, but its model comes "
+            f"from {other}, where it would act like any other prompt. Wire the model output of the "
+            f"same {technique.node} to the sampler, and merge models or add LoRAs before that node."
         )
     return executor(*args, **kwargs)
 

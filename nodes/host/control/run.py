@@ -216,5 +216,5 @@ def _pinning(plan: ControlPlan, sampling: Sampling) -> Pinning | None:
             "An inversion cannot be sampled through a noise mask. Remove the mask from the latent, "
             "and give it to P2P Local Blend Mask to confine the edit."
         )
-    model, rows = sampling.guider.model_patcher.model, len(sampling.noise)
-    return Pinning(plan.inversion, model, sampling.sigmas, rows, plan.group)
+    model = sampling.guider.model_patcher.model
+    return Pinning(plan.inversion, model, sampling.sigmas, sampling.noise, plan.group)

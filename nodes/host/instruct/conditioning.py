@@ -33,6 +33,11 @@ def instruct(
     picture that cannot be encoded, and batches that do not fit together.
     """
     check_instruct_model(model)
+    if vae is None:
+        raise ValueError(
+            "There is no VAE: the checkpoint holds none. Load one with VAELoader and wire it to "
+            "IP2PConditioning."
+        )
     checked_image_cfg(image_cfg)
     pixels = fitting(checked_image(image), fit)
     prompts = _prompts(len(pixels), positive, negative)

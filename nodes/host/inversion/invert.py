@@ -20,15 +20,20 @@ from torch import Tensor
 
 from ....p2p_core.inversion import NEARLY_CLEAN, Inversion, ddim_invert, noise_offsets
 from ..fingerprint import fingerprint
+from ..patches import guidance_patches
 from ..runs import CONTROL, NULL_TEXT, has_run
 
-SCHEDULERS = tuple(comfy.samplers.SCHEDULER_NAMES)
 WHOLE = 0.9999  # denoise above which KSampler runs the whole schedule
 KEPT_ON_DEVICE = 64 * 2**20  # bytes of a trajectory
 
 
 class _SD15Sampling(ModelSamplingDiscrete, EPS):
     """The noise schedule of Stable Diffusion 1.x, for nodes that see no model."""
+
+
+def scheduler_names() -> list[str]:
+    """The host's schedulers, with those that other packs have added by now."""
+    return list(comfy.samplers.SCHEDULER_NAMES)
 
 
 def schedule(
@@ -66,8 +71,11 @@ def _checked(sigmas: Tensor) -> Tensor:
     return sigmas
 
 
-def picture_latent(latent: dict) -> Tensor:
-    """The samples (B, C, h, w) of a LATENT to invert; ValueError if they are no still pictures."""
+def picture_latent(latent: dict, model: Any | None) -> Tensor:
+    """The samples (B, C, h, w) of a LATENT to invert; ValueError if they are no still pictures.
+
+    model: whose latents they must be, None for Stable Diffusion 1.x's.
+    """
     samples = latent["samples"]
     if samples.is_nested or samples.ndim != 4:
         raise ValueError(
@@ -79,6 +87,13 @@ def picture_latent(latent: dict) -> Tensor:
             "Inversion takes whole pictures, but this latent has a noise mask. Remove the mask, "
             "and give it to P2P Local Blend Mask to confine the edit."
         )
+    channels = (model.get_model_object("latent_format") if model else SD15()).latent_channels
+    if samples.shape[1] != channels or not len(samples):
+        raise ValueError(
+            f"The latent has {len(samples)} pictures of {samples.shape[1]} channels, but the model "
+            f"reads {channels} channels. Encode the picture with the VAE of the model's own "
+            "checkpoint."
+        )
     return samples.detach().clone()
 
 
@@ -87,8 +102,9 @@ def invert_ddim(
 ) -> Inversion:
     """DDIM inversion of every picture of a latent under the prompt ``positive``, at cfg 1."""
     check_unpatched(model)
-    _check_noise_model(model)
-    samples, prompt = picture_latent(latent), source_prompt(positive)
+    check_noise_model(model, "P2P DDIM Invert")
+    check_plain_guidance(model)
+    samples, prompt = picture_latent(latent, model), source_prompt(positive)
     found: dict[str, Any] = {}
     sampler = KSAMPLER(partial(_sample_ddim, found, sigmas.tolist(), fixed_point_iterations))
     start = comfy.sample.sample_custom(
@@ -120,10 +136,18 @@ def invert_ddim(
 
 def invert_noise(model: Any | None, latent: dict, sigmas: Tensor, seed: int) -> Inversion:
     """Every picture under the one noise that a sampler would draw for it with this seed."""
-    samples = picture_latent(latent)
+    if model is not None:
+        check_noise_model(model, "P2P Noise Invert")
+    samples = picture_latent(latent, model)
+    if not (samples.is_meta or samples.isfinite().all()):
+        raise ValueError(
+            "The latent has values that are no numbers, so there is no picture to invert. Run the "
+            "VAE in fp32 (--fp32-vae), and look at the picture with VAEDecode."
+        )
     noise: Any = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     format_ = model.get_model_object("latent_format") if model else SD15()
-    noisy = format_.process_in(samples) + sigmas[0] * noise
+    noise = noise.to(samples.device)
+    noisy = format_.process_in(samples) + sigmas[0].item() * noise
     return Inversion(
         latent=samples,
         start=format_.process_out(noisy),
@@ -142,13 +166,24 @@ def check_unpatched(model: Any) -> None:
         )
 
 
-def _check_noise_model(model: Any) -> None:
+def check_noise_model(model: Any, node: str) -> None:
+    """ValueError for a flow model, which goes another way from the picture to noise."""
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, CONST):
         raise ValueError(
-            "P2P DDIM Invert needs a model that adds noise to the picture, such as Stable "
+            f"{node} needs a model that adds noise to the picture, such as Stable "
             f"Diffusion 1.x, but this one ({type(model.model).__name__}) is a flow model. Load "
             "such a checkpoint, or remove the ModelSampling node."
+        )
+
+
+def check_plain_guidance(model: Any) -> None:
+    """ValueError for a model whose predictions another node mixes: an inversion needs its own."""
+    if changed := guidance_patches(model):
+        raise ValueError(
+            f"Another node changes how this model's guidance is computed ({', '.join(changed)}), "
+            "but inversion and null embeddings follow the model's own predictions. Wire the model "
+            "without it (RescaleCFG, PAG and the like); an AttentionController may have it."
         )
 
 
@@ -164,6 +199,10 @@ def _check_numbers(states: Tensor, sigmas: Tensor) -> None:
 
 def source_prompt(positive: list) -> Tensor | None:
     """The one text encoding of a conditioning, (1 or B, T, D); None where there are several."""
+    if not positive:
+        raise ValueError(
+            "positive is an empty conditioning. Wire CLIPTextEncode: the source prompt."
+        )
     if any(CONTROL.mark in values for _, values in positive):
         raise ValueError(
             "The positive comes from an AttentionController, which holds several prompts. Wire a "

@@ -26,15 +26,17 @@ SAME_NOISE = 0.5  # distance of two latents in units of their noise; another noi
 class Pinning:
     """Keeps the first row of every group on the inversion's path during one run.
 
-    model: the host's inner model, for its latent scale. sigmas: of the run. Raises ValueError if
-    the run's noise levels are not the inversion's.
+    model: the host's inner model, for its latent scale. sigmas, noise: of the run. Raises
+    ValueError if the run's noise levels or its latent are not the inversion's.
     """
 
     def __init__(
-        self, inversion: Inversion, model: Any, sigmas: Sequence[float], rows: int, group: int
+        self, inversion: Inversion, model: Any, sigmas: Sequence[float], noise: Tensor, group: int
     ) -> None:
         self.first, self.sigmas = check_schedule(inversion, sigmas), sigmas
         self.inversion, self.model, self.group = inversion, model, group
+        rows = len(noise)
+        check_picture_size(inversion, noise)
         if rows != group * len(inversion.latent):
             raise ValueError(
                 f"The inversion holds {len(inversion.latent)} pictures, so the sampler needs a "
@@ -86,6 +88,16 @@ class Pinning:
 def goes_on(x: Tensor, state: Tensor, sigma: float) -> bool:
     """Whether x is the state but for small errors, rather than one under another noise."""
     return float((x - state).square().mean().sqrt()) < SAME_NOISE * sigma
+
+
+def check_picture_size(inversion: Inversion, noise: Tensor) -> None:
+    """ValueError if a run's latent, (B, C, h, w), has another size than the inverted pictures."""
+    expected, got = tuple(inversion.latent.shape[1:]), tuple(noise.shape[1:])
+    if got != expected:
+        raise ValueError(
+            f"The inverted pictures are latents of shape {expected}, but the sampler got {got}. "
+            "Wire the inversion's latent, or that of an AttentionController that got it."
+        )
 
 
 def check_inversion(

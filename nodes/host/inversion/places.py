@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 import unicodedata
-from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
@@ -23,9 +24,10 @@ RESERVED = {
 
 def listed_files() -> list[str]:
     """The inversions in the host's input folder and, as "name [output]", in its output folder."""
-    inputs = _found(folder_paths.get_input_directory())
-    outputs = _found(folder_paths.get_output_directory())
-    return [*sorted(inputs), *(f"{name} [output]" for name in sorted(outputs))]
+    second = int(time.monotonic())
+    inputs = _found(folder_paths.get_input_directory(), second)
+    outputs = _found(folder_paths.get_output_directory(), second)
+    return [*inputs, *(f"{name} [output]" for name in outputs)]
 
 
 def missing(file: str) -> str | None:
@@ -66,11 +68,16 @@ def place(file: str) -> str:
     return path
 
 
-def _found(folder: str) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
-        for path in (Path(parent, name) for name in names if name.endswith(SUFFIX)):
-            if _names_format(path):
-                yield path.relative_to(folder).as_posix()
+@lru_cache(maxsize=2)
+def _found(folder: str, second: int) -> tuple[str, ...]:
+    """The inversions in a folder; the host asks ten times a prompt, and folders can be large."""
+    paths = (
+        Path(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(SUFFIX)
+    )
+    return tuple(sorted(p.relative_to(folder).as_posix() for p in paths if _names_format(p)))
 
 
 def _names_format(path: Path) -> bool:

@@ -11,10 +11,9 @@ from ....p2p_core.inversion import Inversion
 from ....p2p_core.null_text import Settings
 from ..families.unet import text_width
 from ..fingerprint import fingerprint
-from ..inversion.invert import check_unpatched, source_prompt
+from ..inversion.invert import check_plain_guidance, check_unpatched, source_prompt
 from ..inversion.path import same_prompt
-from ..patches import guidance_patches
-from ..runs import own_hooks
+from ..runs import NULL_TEXT, own_hooks
 
 LIMITS = ("area", "mask", "control", "gligen", "start_percent", "end_percent")
 
@@ -24,14 +23,15 @@ def check_inputs(
 ) -> None:
     """ValueError for a model, prompts, guidance or an inversion that cannot be optimised for."""
     check_unpatched(model)
+    _check_settings(settings)
     if settings.inner_steps and math.isclose(settings.cfg, 1.0):
         raise ValueError(
             "At cfg 1 the negative has no part in the picture, so there is nothing to optimise. "
             "Set cfg to that of the sampler, such as 7.5, or leave this node out."
         )
     _check_model(model, inversion)
-    prompt = source_prompt(positive)
     _check_whole("positive", positive)
+    prompt = source_prompt(positive)
     _check_whole("negative", negative)
     if inversion.prompt is not None and (
         prompt is None or not same_prompt(inversion.prompt, prompt)
@@ -40,6 +40,12 @@ def check_inputs(
             "The positive is not the prompt that the inversion was made under. Wire the same "
             "CLIPTextEncode to P2P DDIM Invert and to P2P Null-Text Optimize."
         )
+
+
+def _check_settings(settings: Settings) -> None:
+    for name, value in vars(settings).items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be a number, got {value}. Set it on the node.")
 
 
 def _check_model(model: Any, inversion: Inversion) -> None:
@@ -59,12 +65,7 @@ def _check_model(model: Any, inversion: Inversion) -> None:
             "The inversion was made with another model (or other LoRAs) than the one wired to "
             "P2P Null-Text Optimize. Invert the picture again with this model."
         )
-    if changed := guidance_patches(model):
-        raise ValueError(
-            f"Another node changes how this model's guidance is computed ({', '.join(changed)}), "
-            "but null embeddings correct plain guidance. Wire the model without it (RescaleCFG, "
-            "PAG and the like)."
-        )
+    check_plain_guidance(model)
 
 
 def limits(values: dict) -> list[str]:
@@ -75,6 +76,13 @@ def limits(values: dict) -> list[str]:
 
 def _check_whole(name: str, conditioning: list) -> None:
     """One prompt, for the whole picture and all steps."""
+    if not conditioning:
+        raise ValueError(f"{name} is an empty conditioning. Wire a CLIPTextEncode to {name}.")
+    if any(NULL_TEXT.mark in values for _, values in conditioning):
+        raise ValueError(
+            f"The {name} comes from another P2P Null-Text Optimize, whose embeddings would be lost "
+            f"here. Wire a CLIPTextEncode to {name}."
+        )
     found = [key for _, values in conditioning for key in limits(values)]
     if len(conditioning) != 1 or found:
         what = f"limited or steered ({', '.join(found)})" if found else "combined from several"

@@ -18,7 +18,7 @@ from torch import Tensor
 from ....p2p_core.schedule import step_index
 from ..batch import BatchRows, RowLabels, model_inputs
 from ..families.clip_text import filled
-from ..inversion.path import check_schedule
+from ..inversion.path import check_picture_size, check_schedule
 from ..runs import NULL_TEXT, Sampling, entries, marked, with_run
 from ..sampler.steps import with_steps
 from .wiring import (
@@ -61,6 +61,7 @@ class NullTextRun:
         self.labels = RowLabels(sampling)
         self.ours: Set[int] = frozenset()
         self.reached = False
+        check_picture_size(table.inversion, sampling.noise)
         pictures, rows = len(table.inversion.latent), len(sampling.noise)
         if rows % pictures:
             raise ValueError(
