@@ -84,6 +84,19 @@ def test_threshold_mask_pools_resizes_and_normalises() -> None:
     assert threshold_mask(maps, (16, 16), 0.1, pool=False)[0].sum() == 8
 
 
+def test_negative_attention_marks_its_region_too() -> None:
+    """A word with a negative scale has negative maps."""
+    maps = torch.zeros(1, 8, 8)
+    maps[0, 2, 2], maps[0, 6, 6] = -10.0, 1.0
+    mask = threshold_mask(maps, (8, 8), 0.3, pool=False)
+    assert mask.sum() == 1 and mask[0, 2, 2]
+
+
+def test_a_cell_that_is_half_covered_is_inside() -> None:
+    region = torch.tensor([[[1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]])
+    assert resize_region(region, (1, 2)).tolist() == [[[True, False]]]
+
+
 def test_masks_unite_prompts_and_subtract_words() -> None:
     maps = torch.zeros(2, 64, 3)
     maps[0, 0, 0] = maps[1, 63, 1] = maps[1, 36, 2] = 1.0
