@@ -12,11 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path += [str(REPOSITORY / name) for name in ("tests/support", "demo_model", "")]
+sys.path += [str(REPOSITORY / name) for name in ("demo_model", "")]
 
 from judge import Verdict, judge  # noqa: E402
-from node_calls import Nodes  # noqa: E402
 from world import COLOURS, SHAPES, Prompt, held_out_prompts  # noqa: E402
+
+from headless import Pack  # noqa: E402
 
 HALVED, REMOVED = "word scaled to 0.5", "word scaled to 0"
 GROWN = 6  # pixels around the object that count as its own
@@ -146,7 +147,7 @@ def score(source: np.ndarray, edited: np.ndarray, case: Case) -> Score:
     )
 
 
-def make_edit(nodes: Nodes, clip: Any, case: Case) -> Any:
+def make_edit(pack: Pack, clip: Any, case: Case) -> Any:
     """The P2P_EDIT of a case."""
     texts = {"source_prompt": case.source.text, "target_prompt": case.target.text}
     cross, self_replace = case.windows
@@ -155,7 +156,7 @@ def make_edit(nodes: Nodes, clip: Any, case: Case) -> Any:
         texts["target_prompt"] = case.source.text
     adds = "striped" in case.target.text and "striped" not in case.source.text
     name = "P2PRefine" if adds else "P2PWordSwap"
-    [edit] = nodes.call(name, clip=clip, **texts, **windows)
+    [edit] = pack.node(name, clip=clip, **texts, **windows)
     if case.scale != 1:
-        [edit] = nodes.call("P2PReweight", edit=edit, words="striped", scale=case.scale)
+        [edit] = pack.node("P2PReweight", edit=edit, words="striped", scale=case.scale)
     return edit

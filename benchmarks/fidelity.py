@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from demo_edits import REMOVED, Case, Nodes, Score, cases, make_edit, score
+from demo_edits import REMOVED, Case, Pack, Score, cases, make_edit, score
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.progress import track
@@ -35,23 +35,22 @@ class Studio:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.nodes = Nodes()
-        self.model, self.clip, self.vae = self.nodes.call("P2PDemoModel")
+        self.pack = Pack()
+        self.model, self.clip, self.vae = self.pack.demo_model()
 
     def sample(self, model, positive, latent: dict, seed: int) -> np.ndarray:
         """Pictures (rows, H, W, 3) uint8."""
         o = self.options
-        negative = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
-        settings = (o.steps, o.cfg, "euler", "normal", positive, negative, latent)
-        samples = self.nodes.host.common_ksampler(model, seed, *settings)[0]["samples"]
-        pictures = self.vae.decode(samples).clamp(0, 1) * 255
+        negative = self.pack.text(self.clip, "")
+        samples = self.pack.sample(model, positive, negative, latent, seed, o.steps, o.cfg)
+        pictures = self.pack.decode(self.vae, samples).clamp(0, 1) * 255
         return pictures.round().byte().cpu().numpy()
 
     def pictures(self, case: Case, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The source and the edit made by every method."""
-        edit = make_edit(self.nodes, self.clip, case)
+        edit = make_edit(self.pack, self.clip, case)
         source_words, target_words = case.words
-        [blended] = self.nodes.call(
+        [blended] = self.pack.node(
             "P2PLocalBlendMask",
             edit=edit,
             source_words=source_words,
@@ -59,7 +58,7 @@ class Studio:
             threshold=self.options.threshold,
         )
         latent = {"samples": torch.zeros(1, 4, 16, 16)}
-        model, positive, rows, _ = self.nodes.call(
+        model, positive, rows, _ = self.pack.node(
             "P2PAttentionController", model=self.model, latent=latent, edit=edit, edit_2=blended
         )
         source, p2p, blend = self.sample(model, positive, rows, seed)

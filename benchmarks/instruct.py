@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from demo_edits import Nodes, arrived, outside, psnr
+from demo_edits import Pack, arrived, outside, psnr
 from PIL import Image
 from rich.box import MARKDOWN
 from rich.console import Console
@@ -64,26 +64,26 @@ class Studio:
     """The demo model's variant for instructions."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.nodes = options, Nodes()
-        parts = self.nodes.call("P2PDemoModel", variant="instructions")
+        self.options, self.pack = options, Pack()
+        parts = self.pack.demo_model("instructions")
         self.model, self.clip, self.vae = parts
 
     def text(self, prompt: str) -> list:
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+        return self.pack.text(self.clip, prompt)
 
     def edit(
         self, picture: np.ndarray, instruction: str, cfg: float, image_cfg: float, seed: int
     ) -> np.ndarray:
         """The picture after an instruction, (H, W, 3) uint8."""
         pixels = torch.from_numpy(picture.copy())[None].float() / 255
-        model, positive, negative, _, latent = self.nodes.call(
+        model, positive, negative, _, latent = self.pack.node(
             "IP2PConditioning", model=self.model, vae=self.vae, image=pixels,
             positive=self.text(instruction), negative=self.text(""), image_cfg=image_cfg,
         )  # fmt: skip
-        samples = self.nodes.host.common_ksampler(
-            model, seed, self.options.steps, cfg, "euler", "normal", positive, negative, latent
-        )[0]["samples"]
-        [made] = self.vae.decode(samples).clamp(0, 1).mul(255).round().byte().cpu().numpy()
+        samples = self.pack.sample(model, positive, negative, latent, seed, self.options.steps, cfg)
+        [made] = (
+            self.pack.decode(self.vae, samples).clamp(0, 1).mul(255).round().byte().cpu().numpy()
+        )
         return made
 
 

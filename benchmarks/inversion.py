@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from demo_edits import Case, Nodes, cases, make_edit, outside, psnr, score
+from demo_edits import Case, Pack, cases, make_edit, outside, psnr, score
 from PIL import Image, ImageFilter
 from rich.box import MARKDOWN
 from rich.console import Console
@@ -105,8 +105,8 @@ class Studio:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.nodes = Nodes()
-        self.model, self.clip, self.vae = self.nodes.call("P2PDemoModel")
+        self.pack = Pack()
+        self.model, self.clip, self.vae = self.pack.demo_model()
         self.rows, self.saved = 0, 0.0
         self.inversions: dict[int, tuple[tuple, float, int]] = {}
         unet = self.model.model.diffusion_model
@@ -121,7 +121,7 @@ class Studio:
         self.rows += len(gradient)
 
     def text(self, prompt: str) -> list:
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+        return self.pack.text(self.clip, prompt)
 
     def decoded(self, samples: torch.Tensor) -> np.ndarray:
         pictures = self.vae.decode(samples).clamp(0, 1) * 255
@@ -135,7 +135,7 @@ class Studio:
         """Of one photograph, made once; its cost counts for every method that uses it."""
         if fixed_point not in self.inversions:
             rows, start = self.rows, time.monotonic()
-            outputs = self.nodes.call(
+            outputs = self.pack.node(
                 "P2PDDIMInvert", model=self.model, positive=self.text(case.source.text),
                 latent=latent, steps=self.options.steps, scheduler="normal",
                 fixed_point_iterations=fixed_point,
@@ -148,7 +148,7 @@ class Studio:
 
     def run(self, case: Case, latent: dict, method: Method) -> np.ndarray:
         """Reconstruction and edit, (2, H, W, 3) uint8."""
-        o, call = self.options, self.nodes.call
+        o, call = self.options, self.pack.node
         inversion, start, _ = self.inverted(case, latent, method.fixed_point)
         model, negative = self.model, self.text("")
         if method.inner_steps is not None:
@@ -157,7 +157,7 @@ class Studio:
                 positive=self.text(case.source.text), negative=negative,
                 inner_steps=method.inner_steps, learning_rate=1e-2, early_stop=1e-5,
             )  # fmt: skip
-        edit = make_edit(self.nodes, self.clip, case)
+        edit = make_edit(self.pack, self.clip, case)
         if method.blend:
             words = {"source_words": case.words[0], "target_words": case.words[1]}
             [edit] = call("P2PLocalBlendMask", edit=edit, threshold=o.threshold, **words)
@@ -165,7 +165,7 @@ class Studio:
             "P2PAttentionController", model=model, latent=start, edit=edit, record_maps=False,
             inversion=inversion if method.pinned else None,
         )  # fmt: skip
-        samples = self.nodes.host.common_ksampler(
+        samples = self.pack.host.common_ksampler(
             model, 0, o.steps, method.cfg, "euler", "normal", positive, negative, rows,
             disable_noise=True,
         )[0]["samples"]  # fmt: skip

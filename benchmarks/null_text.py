@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from demo_edits import Case, Nodes, cases, psnr
+from demo_edits import Case, Pack, cases, psnr
 from inversion import photograph
 from rich.box import MARKDOWN
 from rich.console import Console
@@ -43,8 +43,8 @@ class Network:
     def __init__(self) -> None:
         import comfy.model_management
 
-        self.nodes = Nodes()
-        self.patcher, self.clip, self.vae = self.nodes.call("P2PDemoModel")
+        self.pack = Pack()
+        self.patcher, self.clip, self.vae = self.pack.demo_model()
         comfy.model_management.load_models_gpu([self.patcher])
         self.model, self.rows = self.patcher.model, 0
 

@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 
 import comfy.cli_args
-import comfy.utils
 import torch
 from rich.box import MARKDOWN
 from rich.console import Console
@@ -30,8 +29,11 @@ from rich.table import Table
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path += [str(REPOSITORY / "tests" / "support"), str(REPOSITORY)]
 
+from headless import Pack  # noqa: E402
+
 SOURCE = "a photo of a red cat that sits on a green mat"
 TARGET = "a photo of a blue dog that sits on a green mat"
+LONG = ", under very old trees with leaves"
 SD15_SIZES = {
     "model_channels": 320,
     "num_res_blocks": [2, 2, 2, 2],
@@ -53,30 +55,26 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load_model(name: str) -> tuple:
+def load_model(pack: Pack, name: str) -> tuple:
     """A MODEL and a CLIP: SD1.5's shape with random weights, or the demo model."""
     import tiny_model
 
-    import nodes
-
     if name == "demo":
-        return nodes.NODE_CLASS_MAPPINGS["P2PDemoModel"].execute().args[:2]
+        return pack.demo_model()[:2]
     return tiny_model.tiny_unet(**SD15_SIZES), tiny_model.tiny_clip()
 
 
-def runs(model, clip, size: int, steps: int) -> dict[str, Callable[[], object]]:
+def runs(pack: Pack, model, clip, size: int, steps: int) -> dict[str, Callable[[], object]]:
     """The runs, each of source and edit, cond and uncond: four rows, but for the inversion."""
-    import oracle
-    from node_calls import Nodes
+    import oracle  # the tests' oracle materialises every map
     from scenes import Edit
 
-    nodes = Nodes()
-    [edit] = nodes.call("P2PWordSwap", clip=clip, source_prompt=SOURCE, target_prompt=TARGET)
+    [edit] = pack.node("P2PWordSwap", clip=clip, source_prompt=SOURCE, target_prompt=TARGET)
     words = {"source_words": "cat", "target_words": "dog", "start_blend": 0.0}
-    [blended] = nodes.call("P2PLocalBlendMask", edit=edit, **words)
+    [blended] = pack.node("P2PLocalBlendMask", edit=edit, **words)
     latent = {"samples": torch.zeros(1, 4, size // 8, size // 8)}
     photo = {"samples": torch.randn(1, 4, size // 8, size // 8)}
-    control = partial(nodes.call, "P2PAttentionController", model=model)
+    control = partial(pack.node, "P2PAttentionController", model=model)
     edited, positive, rows, _ = control(latent=latent, edit=edit, record_maps=False)
     mapped, mapped_positive, _, _ = control(latent=latent, edit=blended, record_maps=True)
     negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
@@ -84,19 +82,28 @@ def runs(model, clip, size: int, steps: int) -> dict[str, Callable[[], object]]:
     explicit = oracle.patched(model, [oracle.make_plan(clip, Edit("swap", SOURCE, TARGET))])
     levels = {"steps": steps, "scheduler": "normal"}
     invert = partial(
-        nodes.call, "P2PDDIMInvert", model=model, positive=source, latent=photo, **levels
+        pack.node, "P2PDDIMInvert", model=model, positive=source, latent=photo, **levels
     )
-    inversion, *_ = nodes.call("P2PNoiseInvert", latent=photo, model=model, seed=1, **levels)
+    inversion, *_ = pack.node("P2PNoiseInvert", latent=photo, model=model, seed=1, **levels)
     pinned, pinned_positive, pinned_rows, _ = control(
         latent=photo, edit=edit, record_maps=False, inversion=inversion
     )
 
     def sample(patched, positive=positive, rows=rows) -> torch.Tensor:
-        settings = (steps, 7.5, "euler", "normal", positive, negative, rows)
-        return nodes.host.common_ksampler(patched, 1, *settings)[0]["samples"]
+        return pack.sample(patched, positive, negative, rows, seed=1, steps=steps)["samples"]
+
+    def long_edit() -> tuple:
+        """A source of 3 chunks of 77 tokens, a target of 5; and both rows as plain prompts of 5."""
+        texts = [SOURCE + LONG * (10 * (chunks - 1)) for chunks in (3, 5)]
+        edit = pack.edit(model, clip, *texts, latent)
+        return edit, [pack.text(clip, texts[1])[0][0].repeat(2, 1, 1), {}]
+
+    long, long_plain = long_edit()
 
     return {
         "plain": lambda: sample(model),
+        "plain, prompts of 5 chunks": lambda: sample(model, [long_plain]),
+        "edited, prompts of 3 and 5 chunks": lambda: sample(long.model, long.positive),
         "edited": lambda: sample(edited),
         "edited, blend and maps": lambda: sample(mapped, mapped_positive),
         "DDIM inversion": invert,
@@ -141,12 +148,9 @@ def measure(variants: dict[str, Callable], repeats: int) -> dict[str, tuple[floa
 def main() -> None:
     options = arguments()
     comfy.cli_args.args.use_pytorch_cross_attention = options.attention == "pytorch"
-    import host_run
-
-    host_run.load_host()
-    comfy.utils.PROGRESS_BAR_ENABLED = False
-    model, clip = load_model(options.model)
-    variants = runs(model, clip, options.size, options.steps)
+    pack = Pack()
+    model, clip = load_model(pack, options.model)
+    variants = runs(pack, model, clip, options.size, options.steps)
     if options.runs:
         variants = {name: variants[name] for name in ("plain", *options.runs)}
     results = measure(variants, options.repeats)

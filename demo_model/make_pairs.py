@@ -25,8 +25,8 @@ from torch import Tensor
 from world import Prompt
 
 use_host()
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-from node_calls import Nodes  # noqa: E402
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from headless import Pack  # noqa: E402
 
 SAME_PLACE = 0.75  # overlap of the object before and after
 
@@ -35,32 +35,32 @@ class Studio:
     """The demo model and the nodes that edit with it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.nodes = args, Nodes()
-        self.model, self.clip, self.vae = self.nodes.call("P2PDemoModel")
+        self.args, self.pack = args, Pack()
+        self.model, self.clip, self.vae = self.pack.demo_model()
 
     def sample(self, made: list[Instruction], rng: Random) -> Tensor:
         """Latents (seeds, 1 + edits, 4, 16, 16) of a source and what the edits make of it."""
         edits = [self._edit(instruction, rng) for instruction in made]
         names = ["edit", *(f"edit_{number}" for number in range(2, len(edits) + 1))]
-        model, positive, latent, _ = self.nodes.call(
+        model, positive, latent, _ = self.pack.node(
             "P2PAttentionController",
             model=self.model,
             latent={"samples": torch.zeros(self.args.seeds, 4, 16, 16)},
             record_maps=False,
             **dict(zip(names, edits, strict=True)),
         )
-        negative = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
-        samples = self.nodes.host.common_ksampler(
-            model, rng.randrange(2**32), self.args.steps, rng.uniform(4, 8), "ddim", "ddim_uniform",
-            positive, negative, latent,
-        )[0]["samples"]  # fmt: skip
+        negative = self.pack.text(self.clip, "")
+        seed, cfg = rng.randrange(2**32), rng.uniform(4, 8)
+        samples = self.pack.sample(
+            model, positive, negative, latent, seed, self.args.steps, cfg, "ddim", "ddim_uniform"
+        )["samples"]
         return samples.unflatten(0, (-1, 1 + len(edits)))
 
     def _edit(self, made: Instruction, rng: Random) -> Any:
         """An edit with random shares of injection; a new shape needs more freedom."""
         node = "P2PRefine" if made.kind == "texture" else "P2PWordSwap"
         most = 0.3 if made.kind == "shape" else 0.6
-        return self.nodes.call(
+        return self.pack.node(
             node,
             clip=self.clip,
             source_prompt=made.source.text,

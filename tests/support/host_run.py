@@ -18,7 +18,6 @@ the host's cache, over several runs.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from typing import Any
 import comfy.model_management
 import execution
 
-# The host's, not this repository's package of that name.
-host_nodes: Any = importlib.import_module("nodes")
+import headless
+from headless import REPOSITORY, load_pack
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+host_nodes: Any = headless.host_nodes()
 CORE_NODES = (
     *("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p"),
     *("model_advanced", "model_merging", "model_downscale"),
@@ -183,11 +182,6 @@ def load_host() -> None:
     host_nodes.NODE_CLASS_MAPPINGS.update(TestValue=TestValue, TestKeep=TestKeep)
     extras = Path(host_nodes.__file__).parent / "comfy_extras"
     for name in CORE_NODES:
-        load(extras / f"nodes_{name}.py", "comfy_extras")
-    load(REPOSITORY, "custom_nodes")
+        load_pack(extras / f"nodes_{name}.py", "comfy_extras")
+    load_pack(REPOSITORY, "custom_nodes")
     comfy.model_management.interrupt_current_processing(False)
-
-
-def load(path: Path, parent: str) -> None:
-    if not asyncio.run(host_nodes.load_custom_node(str(path), module_parent=parent)):
-        raise RuntimeError(f"ComfyUI could not load {path}; its log says why.")
