@@ -110,3 +110,17 @@ def test_inputs_stay_as_they_were() -> None:
     for now, then in zip((before.latent, before.offsets, text[0][0]), kept, strict=True):
         assert torch.equal(now, then)
     assert set(text[0][1]) == {"pooled_output"}
+
+
+def test_patches_that_write_in_place() -> None:
+    """FreeU overwrites what a backward pass needs. It divides by zero on a single position."""
+    photograph = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    s = scene(FOUR_STEPS, model=calm())
+    model = s.graph.add("FreeU_V2", model=s.model, b1=1.1, b2=1.1, s1=0.9, s2=0.9)
+    inversion = invert(s, photograph, model=model)
+    message = "FreeU_V2.*overwrites what it is given.*Remove that node.*inner_steps to 0"
+    with pytest.raises(GraphError, match=message):
+        run(s.graph, optimize(s, inversion, model=model, inner_steps=4))
+    found = optimize(s, inversion, model=model, inner_steps=0)
+    out = run(s.graph, s.sample(found, s.text(SOURCE), inversion[1], negative=found[1]))
+    assert out["samples"].isfinite().all()

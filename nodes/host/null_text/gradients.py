@@ -17,6 +17,9 @@ from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..batch import origin
+from ..patches import network_patches
+
 
 def training_clone(model: Any) -> Any:
     """A clone of the model whose attention has a gradient; not all of the host's kinds have one."""
@@ -42,6 +45,26 @@ def differentiable(network: nn.Module) -> Iterator[None]:
     finally:
         for module, name in functions:
             setattr(module, name, [f for f in getattr(module, name) if f is not _ordinary])
+
+
+@contextmanager
+def readable_errors(model: Any) -> Iterator[None]:
+    """Within it a backward pass that another node's patch makes impossible says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        names = [
+            origin(patch)
+            for patches in network_patches(model)["patches"].values()
+            for patch in patches
+        ]
+        raise ValueError(
+            f"Another node's patch of the network ({', '.join(names)}) overwrites what it is given, "
+            "so null-text optimisation cannot go back through it. Remove that node (FreeU and the "
+            "like) here and before P2P DDIM Invert, or set inner_steps to 0."
+        ) from error
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from ....p2p_core.null_text import (
 )
 from ..messages import Report
 from ..patches import network_patches
-from .gradients import checkpointed, differentiable, training_clone
+from .gradients import checkpointed, differentiable, readable_errors, training_clone
 from .inputs import check_inputs
 from .run import with_null_text
 from .wiring import NullText
@@ -107,7 +107,8 @@ class _Sampler(comfy.samplers.Sampler):
         unet, started = model_wrap.inner_model.diffusion_model, time.monotonic()
         with tqdm(total=len(levels) - 1, disable=disable_pbar) as bar:
             on_step = partial(_report_step, bar, callback, self.report)
-            with differentiable(unet), checkpointed(unet, self.checkpointing):
+            recomputing = checkpointed(unet, self.checkpointing)
+            with differentiable(unet), recomputing, readable_errors(model_wrap.model_patcher):
                 self.found = self._optimize(model_wrap, levels, options, noise, on_step)
         _report_cost(self.found, len(noise), time.monotonic() - started, self.report)
         return self.found.x
