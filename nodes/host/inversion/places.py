@@ -10,6 +10,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ..compat import is_within_directory
+
 FORMAT, SUFFIX = "p2p-inversion", ".safetensors"
 READ_AHEAD = 4096  # bytes of a file in which its format must be named, to be listed
 LONGEST_PART = 200  # bytes of a name; file systems take 255, and number and suffix come behind
@@ -60,7 +62,7 @@ def place(file: str) -> str:
     name, folder = folder_paths.annotated_filepath(file)
     folder = folder or folder_paths.get_input_directory()
     path = os.path.abspath(os.path.join(folder, name))
-    if not folder_paths.is_within_directory(folder, path):
+    if not is_within_directory(folder, path):
         raise ValueError(
             f"The file {file!r} is outside ComfyUI's input and output folders. Copy it into the "
             "input folder."
@@ -114,6 +116,6 @@ def _flaw(name: str) -> str | None:
         if part.split(".")[0].rstrip().upper() in RESERVED:
             return f"{part!r} is a device on Windows"
     output = folder_paths.get_output_directory()
-    if not folder_paths.is_within_directory(output, os.path.join(output, *parts[:-1])):
+    if not is_within_directory(output, os.path.join(output, *parts[:-1])):
         return "it leads out of the output folder"
     return None
