@@ -62,8 +62,8 @@ def readable_errors(model: Any) -> Iterator[None]:
         ]
         raise ValueError(
             f"Another node's patch of the network ({', '.join(names)}) overwrites what it is "
-            "given, so null-text optimisation cannot go back through it. Remove that node (FreeU and the "
-            "like) here and before P2P DDIM Invert, or set inner_steps to 0."
+            "given, so null-text optimisation cannot go back through it. Remove that node (FreeU "
+            "and the like) here and before P2P DDIM Invert, or set inner_steps to 0."
         ) from error
 
 
