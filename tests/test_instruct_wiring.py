@@ -9,7 +9,7 @@ from typing import Any
 import comfy.samplers
 import pytest
 import torch
-from host_run import GraphError, Link, host_nodes, load, run
+from host_run import GraphError, Link, host_nodes, load_pack, run
 from tiny_instruct import (
     INSTRUCTION,
     SHORT,
@@ -103,7 +103,7 @@ def own_way(s: InstructScene) -> Link:
 
 @pytest.fixture(scope="module", autouse=True)
 def perp_neg_node(host: None) -> None:
-    load(Path(host_nodes.__file__).parent / "comfy_extras" / "nodes_perpneg.py", "extras")
+    load_pack(Path(host_nodes.__file__).parent / "comfy_extras" / "nodes_perpneg.py", "extras")
 
 
 def perp_neg(s: InstructScene) -> Link:
