@@ -5,8 +5,10 @@ from comfy_api.latest import io
 from . import (
     attention_controller,
     attention_maps,
+    compare,
     ddim_invert,
     demo_model,
+    edit,
     ip2p_conditioning,
     local_blend_mask,
     noise_invert,
@@ -19,6 +21,7 @@ from . import (
 )
 
 MODULES = (
+    edit,
     word_swap,
     refine,
     reweight,
@@ -26,6 +29,7 @@ MODULES = (
     local_blend_mask,
     attention_controller,
     attention_maps,
+    compare,
     ddim_invert,
     noise_invert,
     null_text_optimize,

@@ -36,13 +36,7 @@ class AttentionController(io.ComfyNode):
                     )
                     for name in MORE_EDITS
                 ),
-                InversionSocket.Input(
-                    "inversion",
-                    optional=True,
-                    tooltip="Edit a photograph: the source follows this inversion and comes out as "
-                    "the very picture that was inverted, at any cfg. The sampler needs the "
-                    "inversion's steps and scheduler; its noise does not matter.",
-                ),
+                inversion_input(),
                 io.Int.Input(
                     "self_replace_tokens",
                     default=0,
@@ -63,17 +57,7 @@ class AttentionController(io.ComfyNode):
                     "run, about 4 MiB for 512 px, 20 steps and one edit. The last 4 runs are kept.",
                 ),
             ],
-            outputs=[
-                io.Model.Output(display_name="model", tooltip="To the sampler."),
-                io.Conditioning.Output(
-                    display_name="positive", tooltip="To the sampler: source and target prompts."
-                ),
-                io.Latent.Output(
-                    display_name="latent",
-                    tooltip="To the sampler: [source, edit, edit_2 …] for every picture.",
-                ),
-                RecordSocket.Output(display_name="record", tooltip="To P2P Attention Maps."),
-            ],
+            outputs=controller_outputs(),
         )
 
     @classmethod
@@ -91,6 +75,33 @@ class AttentionController(io.ComfyNode):
         return io.NodeOutput(
             *control(model, latent, [edit, *more], self_replace_tokens, record_maps, inversion)
         )
+
+
+def inversion_input() -> io.Input:
+    return InversionSocket.Input(
+        "inversion",
+        optional=True,
+        tooltip="Edit a photograph: the source follows this inversion and comes out as the very "
+        "picture that was inverted, at any cfg. The sampler needs the inversion's steps and "
+        "scheduler; its noise does not matter.",
+    )
+
+
+def controller_outputs() -> list[io.Output]:
+    """model, positive, latent, record: what a sampler is given, and what stays of its runs."""
+    return [
+        io.Model.Output(display_name="model", tooltip="To the sampler."),
+        io.Conditioning.Output(
+            display_name="positive", tooltip="To the sampler: source and target prompts."
+        ),
+        io.Latent.Output(
+            display_name="latent",
+            tooltip="To the sampler: [source, edit, edit_2 …] for every picture.",
+        ),
+        RecordSocket.Output(
+            display_name="record", tooltip="To P2P Attention Maps and P2P Compare."
+        ),
+    ]
 
 
 NODES = [AttentionController]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.alignment import Aligner, align_replace
+from ..p2p_core.description import describe, warning
 from ..p2p_core.edits import prompt_edit, with_word_window
 from ..p2p_core.prompt import Prompt
 from ..p2p_core.schedule import checked_window, parse_word_windows
 from .host.edits import Edit
 from .host.families.clip_text import find_columns, read_prompt
+from .host.messages import text_on
 from .sockets import EditSocket
 
 CROSS_REPLACE_STEPS = 0.8
@@ -65,6 +68,16 @@ def edit_output() -> io.Output:
         display_name="edit",
         tooltip="To a P2P Attention Controller, or to a Reweight or Local Blend Mask before it.",
     )
+
+
+def shown(node: type[io.ComfyNode], edit: Edit) -> io.NodeOutput:
+    """The output of an edit node, with the edit told on the node before anything is sampled."""
+    text = describe(edit.prompt_edit)
+    if not edit.plain and (why := warning(edit.prompt_edit)):
+        logging.warning(why)
+        text = f"{why}\n{text}"
+    text_on(node)(text)
+    return io.NodeOutput(edit)
 
 
 def share_input(name: str, default: float, tooltip: str) -> io.Input:

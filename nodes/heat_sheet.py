@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
-from einops import repeat
-from PIL import Image, ImageDraw, ImageFont
+from einops import rearrange
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from ..p2p_core.pictures import enlarged, normalised, overlay
-
-PANEL = 256
-CAPTION = 24
+from .sheets import enlargement, panel
 
 
 def word_sheet(
@@ -35,7 +30,8 @@ def word_sheet(
         _panel(word, row % group, maps.get(row), size, None if images is None else images[row])
         for row in range(rows)
     ]
-    return make_grid([panel.permute(2, 0, 1) for panel in panels], nrow=group).permute(1, 2, 0)
+    grid = make_grid([rearrange(made, "h w c -> c h w") for made in panels], nrow=group)
+    return rearrange(grid, "c h w -> h w c")
 
 
 def _panel(
@@ -47,13 +43,4 @@ def _panel(
     if image is not None:
         heat = heat.to(image.device)
     picture = overlay(heat, None if image is None else image[None])[0]
-    factor = math.ceil(PANEL / min(size))
-    picture = repeat(picture, "h w c -> (h a) (w b) c", a=factor, b=factor)
-    return torch.cat([_caption(label, picture.shape[1]).to(picture.device), picture])
-
-
-def _caption(text: str, width: int) -> Tensor:
-    strip = Image.new("RGB", (width, CAPTION), "white")
-    font = ImageFont.load_default(size=CAPTION * 2 // 3)
-    ImageDraw.Draw(strip).text((4, CAPTION // 2), text, fill="black", font=font, anchor="lm")
-    return torch.from_numpy(np.asarray(strip).astype(np.float32) / 255)
+    return panel(picture, label, enlargement(size))

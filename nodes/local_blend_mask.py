@@ -9,9 +9,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.local_blend import LocalBlend, WordRegion
-from .edit_words import columns_of_all, edit_output, share_input
+from .edit_words import columns_of_all, edit_output, share_input, shown
 from .host.edits import Edit
 from .sockets import EditSocket
+
+THRESHOLD, START_BLEND = 0.3, 0.2  # of the paper's code
 
 
 class LocalBlendMask(io.ComfyNode):
@@ -41,13 +43,13 @@ class LocalBlendMask(io.ComfyNode):
                 ),
                 share_input(
                     "threshold",
-                    0.3,
+                    THRESHOLD,
                     "Attention, as a share of its strongest value, from which a place counts as "
                     "inside (paper: 0.3). Lower makes the region larger.",
                 ),
                 share_input(
                     "start_blend",
-                    0.2,
+                    START_BLEND,
                     "Share of the steps before the first blend, while the layout forms "
                     "(paper: 0.2).",
                 ),
@@ -59,6 +61,7 @@ class LocalBlendMask(io.ComfyNode):
                 ),
             ],
             outputs=[edit_output()],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -68,8 +71,8 @@ class LocalBlendMask(io.ComfyNode):
         source_words: str = "",
         target_words: str = "",
         subtract_words: str = "",
-        threshold: float = 0.3,
-        start_blend: float = 0.2,
+        threshold: float = THRESHOLD,
+        start_blend: float = START_BLEND,
         mask: Any = None,
     ) -> io.NodeOutput:
         prompts = edit.prompt_edit
@@ -90,7 +93,7 @@ class LocalBlendMask(io.ComfyNode):
             _checked_share(start_blend, "start_blend"),
             _checked_mask(mask, words),
         )
-        return io.NodeOutput(replace(edit, prompt_edit=replace(prompts, blend=blend)))
+        return shown(cls, replace(edit, prompt_edit=replace(prompts, blend=blend)))
 
 
 def _words_input(name: str, tooltip: str) -> io.Input:

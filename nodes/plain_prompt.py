@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .edit_words import edit_output, identity_edit
+from .edit_words import edit_output, identity_edit, shown
 
 
 class PlainPrompt(io.ComfyNode):
@@ -19,17 +19,18 @@ class PlainPrompt(io.ComfyNode):
             category="p2p/edit",
             description="A prompt that is not edited: through a P2P Attention Controller the "
             "picture stays what it would be, and P2P Attention Maps shows where its words look.",
-            search_aliases=["prompt to prompt", "heat map", "daam", "attention of a prompt"],
+            search_aliases=["heat map", "daam", "attention of a prompt"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of the checkpoint that will be sampled."),
                 io.String.Input("prompt", multiline=True, tooltip="The prompt of the picture."),
             ],
             outputs=[edit_output()],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, clip: Any, prompt: str) -> io.NodeOutput:
-        return io.NodeOutput(replace(identity_edit(clip, prompt), plain=True))
+        return shown(cls, replace(identity_edit(clip, prompt), plain=True))
 
 
 NODES = [PlainPrompt]

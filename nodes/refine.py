@@ -7,7 +7,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.alignment import align_refine
-from .edit_words import CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS, edit_inputs, edit_output, make_edit
+from .edit_words import (
+    CROSS_REPLACE_STEPS,
+    SELF_REPLACE_STEPS,
+    edit_inputs,
+    edit_output,
+    make_edit,
+    shown,
+)
 
 
 class Refine(io.ComfyNode):
@@ -24,6 +31,7 @@ class Refine(io.ComfyNode):
             search_aliases=["prompt to prompt", "add word", "style", "attention refine"],
             inputs=edit_inputs(),
             outputs=[edit_output()],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -38,7 +46,7 @@ class Refine(io.ComfyNode):
     ) -> io.NodeOutput:
         steps = cross_replace_steps, self_replace_steps
         edit = make_edit(clip, source_prompt, target_prompt, align_refine, *steps, word_windows)
-        return io.NodeOutput(edit)
+        return shown(cls, edit)
 
 
 NODES = [Refine]

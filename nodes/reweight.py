@@ -13,6 +13,7 @@ from .edit_words import (
     columns_of_all,
     edit_output,
     identity_edit,
+    shown,
 )
 from .host.edits import Edit
 from .sockets import EditSocket
@@ -62,6 +63,7 @@ class Reweight(io.ComfyNode):
                 ),
             ],
             outputs=[edit_output()],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -73,7 +75,7 @@ class Reweight(io.ComfyNode):
         if not columns:
             raise ValueError("words is empty. Name at least one word of the target prompt.")
         scaled = base.prompt_edit.reweighted(columns, scale)
-        return io.NodeOutput(replace(base, prompt_edit=scaled, plain=False))
+        return shown(cls, replace(base, prompt_edit=scaled, plain=False))
 
 
 def _base_edit(edit: Edit | None, clip: Any, prompt: str) -> Edit:

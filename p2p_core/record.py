@@ -36,11 +36,12 @@ class Record:
     """P2P_RECORD: the prompts of every group of rows, and the last few runs.
 
     prompts: [source, target of edit 1 …]. columns: finds a word or phrase in each of them, and
-    raises ValueError if none has it.
+    raises ValueError if none has it. labels: what each of them is, for captions.
     """
 
     prompts: tuple[Prompt, ...]
     columns: Callable[[str], list[tuple[int, ...]]]
+    labels: tuple[str, ...]
     runs: deque[RunRecord] = field(default_factory=lambda: deque(maxlen=4))
 
     def word_maps(

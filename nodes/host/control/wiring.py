@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from einops import repeat
 
+from ....p2p_core.description import short_label
 from ....p2p_core.inversion import Inversion
 from ....p2p_core.record import Record
 from ..edits import Edit
@@ -43,7 +44,8 @@ def control(
     if inversion is not None:
         source = positive[0][0][:1, : prompts[0].length]
         check_inversion(inversion, model, prompts[0].text, source, latent)
-    record = Record(tuple(prompts), partial(find_columns, first.clip, prompts))
+    labels = ("source", *map(short_label, made))
+    record = Record(tuple(prompts), partial(find_columns, first.clip, prompts), labels)
     plan = ControlPlan(
         tag=uuid4().hex,
         edits=made,

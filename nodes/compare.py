@@ -1,0 +1,87 @@
+"""Compare: source and edits of a run apart, and all of them on one labelled sheet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..p2p_core.record import Record
+from .sheets import sheet
+from .sockets import RecordSocket
+
+
+class Compare(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2PCompare",
+            display_name="P2P Compare",
+            category="p2p",
+            description="Takes the pictures of a run apart: the sources, the edits, and a labelled "
+            "sheet with one row a seed, which tells what changed in every edit. Wire the decoded "
+            "images, or the sampler's latent and a VAE.",
+            search_aliases=["prompt to prompt", "before after", "contact sheet", "compare edits"],
+            inputs=[
+                RecordSocket.Input("record", tooltip="Of P2P Edit or P2P Attention Controller."),
+                io.Image.Input("images", optional=True, tooltip="The run's decoded pictures."),
+                io.Latent.Input(
+                    "samples", optional=True, tooltip="Instead of images: the sampler's output."
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="Decodes the samples."),
+                io.Boolean.Input(
+                    "difference",
+                    default=False,
+                    optional=True,
+                    tooltip="A second row a seed: how far every edit is from its source.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="source", tooltip="One picture a seed."),
+                io.Image.Output(
+                    display_name="edits",
+                    tooltip="[edit, edit_2 …] of the first seed, then the next.",
+                ),
+                io.Image.Output(display_name="sheet", tooltip="All of them, labelled."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        record: Record,
+        images: Tensor | None = None,
+        samples: dict | None = None,
+        vae: Any = None,
+        difference: bool = False,
+    ) -> io.NodeOutput:
+        pictures = _pictures(images, samples, vae)
+        group = len(record.labels)
+        if len(pictures) % group:
+            raise ValueError(
+                f"P2P Compare got {len(pictures)} pictures, but a run of this record makes {group} "
+                f"for every seed ({', '.join(record.labels)}). Wire all pictures of one run, and "
+                "the record of the same P2P Edit or P2P Attention Controller."
+            )
+        seeds = pictures.unflatten(0, (-1, group))
+        source, edits = seeds[:, 0], seeds[:, 1:].flatten(0, 1)
+        whole = sheet(seeds, record.labels, difference)[None]
+        return io.NodeOutput(source, edits if len(edits) else source, whole)
+
+
+def _pictures(images: Tensor | None, samples: dict | None, vae: Any) -> Tensor:
+    """The run's pictures, (B, H, W, 3); exactly one of both sources must be wired."""
+    if (images is None) == (samples is None):
+        got = "neither" if images is None else "both"
+        raise ValueError(f"P2P Compare needs the run's images or its samples, but got {got}.")
+    if images is not None:
+        return images[..., :3]
+    if vae is None:
+        raise ValueError("P2P Compare got samples without a VAE. Wire the checkpoint's VAE to vae.")
+    assert samples is not None
+    return torch.as_tensor(vae.decode(samples["samples"]))[..., :3]
+
+
+NODES = [Compare]
