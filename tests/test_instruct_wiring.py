@@ -119,6 +119,10 @@ WIRINGS: dict[str, tuple[Callable[[InstructScene], Link], str]] = {
         lambda s: s.sample(positive=s.scene.text(INSTRUCTION)),
         "sampler's positive.*comes from no IP2PConditioning.*Wire the positive output",
     ),
+    "the checkpoint's own model": (
+        lambda s: s.sample(model=s.inputs["model"]),
+        "positive comes from IP2PConditioning, but its model.*no IP2PConditioning.*Wire the model",
+    ),
     "negative of an encoder": (
         lambda s: s.sample(negative=s.scene.negative),
         "sampler's negative.*comes from no IP2PConditioning.*Wire the negative output",

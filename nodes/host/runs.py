@@ -131,13 +131,18 @@ class _OuterSample:
 
 
 def marked(
-    conditioning: Sequence[list], technique: Technique, tag: str, mark: Any = None
+    conditioning: Sequence[list],
+    technique: Technique,
+    tag: str,
+    mark: Any = None,
+    free: Callable[[Conds], bool] | None = None,
 ) -> list[list]:
     """The conditioning, marked so that a run finds it again, and guarded against other models.
 
-    mark: what the technique wants to read there, the tag if None.
+    mark: what the technique wants to read there, the tag if None. free: tells by a guider's
+    conditionings whether it does without the technique's model.
     """
-    wrapper = partial(_guard, technique, tag)
+    wrapper = partial(_guard, technique, tag, free)
     wrappers = {WrappersMP.OUTER_SAMPLE: {f"{technique.key}_guard": [wrapper]}}
     guard = _Guard({"wrappers": wrappers})
     mark = tag if mark is None else mark
@@ -181,13 +186,21 @@ def _group(hooks: Sequence[Any]) -> HookGroup:
     return group
 
 
-def _guard(technique: Technique, tag: str, executor: Callable, *args: Any, **kwargs: Any) -> Tensor:
+def _guard(
+    technique: Technique,
+    tag: str,
+    free: Callable[[Conds], bool] | None,
+    executor: Callable,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
     """OUTER_SAMPLE wrapper of a marked conditioning: is the model the one that it was made with?"""
     guider = executor.class_obj
     _take_out_guards(guider.conds)
     wrappers = guider.model_options["transformer_options"]["wrappers"][WrappersMP.OUTER_SAMPLE]
     runs = wrappers.get(technique.key, ())
-    if not any(getattr(run, "tag", None) == tag for run in runs):
+    own_model = any(getattr(run, "tag", None) == tag for run in runs)
+    if not (own_model or (free is not None and free(guider.conds))):
         other = f"another {technique.node}" if runs else f"no {technique.node}"
         raise ValueError(
             f"The sampler's {technique.output} comes from {technique.node}, but its model comes "

@@ -10,9 +10,9 @@ from comfy.model_base import IP2P
 from torch import Tensor
 
 from ....p2p_core.guidance import checked_image_cfg
-from ..runs import INSTRUCT
+from ..runs import INSTRUCT, marked
 from .run import with_instruct, without_image
-from .wiring import InstructPlan
+from .wiring import InstructPlan, guides_by_itself
 
 FITS = ("crop", "pad")
 PATCH = 8  # pixels of a latent's cell
@@ -142,7 +142,8 @@ def _marked(
     conditioning: list[list], plan: InstructPlan, role: str, pictures: dict[str, Tensor]
 ) -> list[list]:
     """The conditioning with (or without) the pictures, marked so that a run knows it again."""
-    mark = {INSTRUCT.mark: (plan.tag, role)}
-    return [
-        [cross, {**without_image(values), **pictures, **mark}] for cross, values in conditioning
-    ]
+    prepared = [[cross, {**without_image(values), **pictures}] for cross, values in conditioning]
+    mark = (plan.tag, role)
+    if role == "positive" and plan.image_cfg != 1.0:  # else image_cfg would be ignored in silence
+        return marked(prepared, INSTRUCT, plan.tag, mark, free=guides_by_itself)
+    return [[cross, {**values, INSTRUCT.mark: mark}] for cross, values in prepared]

@@ -29,10 +29,15 @@ class InstructPlan:
     prompts: int
 
 
+def guides_by_itself(conds: Conds) -> bool:
+    """Whether the guider is a DualCFGGuider, which carries out eq. 3 on any model."""
+    return set(conds) == set(DUAL_CFG)
+
+
 def takes_part(guider: Any, plan: InstructPlan) -> bool:
     """Whether the run needs a third evaluation; ValueError for wrong wires and unfit guiders."""
     names = set(guider.conds)
-    if names == set(DUAL_CFG):
+    if guides_by_itself(guider.conds):
         _check_dual_cfg(guider.conds, plan)
         return False  # it carries out eq. 3 itself
     if names <= set(CFG):
