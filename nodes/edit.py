@@ -12,7 +12,14 @@ from ..p2p_core.alignment import align_replace
 from ..p2p_core.inversion import Inversion
 from ..p2p_core.local_blend import LocalBlend, WordRegion
 from .attention_controller import controller_outputs, inversion_input
-from .edit_words import CROSS_REPLACE_STEPS, SELF_REPLACE_STEPS, columns_of_all, make_edit, shown
+from .edit_words import (
+    CROSS_REPLACE_STEPS,
+    SELF_REPLACE_STEPS,
+    check_texts,
+    columns_of_all,
+    make_edit,
+    shown,
+)
 from .host.control.wiring import control
 from .host.edits import Edit as PreparedEdit
 from .local_blend_mask import START_BLEND, THRESHOLD
@@ -85,6 +92,12 @@ class Edit(io.ComfyNode):
             outputs=controller_outputs(),
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, source_prompt: str | None = None, target_prompt: str | None = None
+    ) -> bool | str:
+        return check_texts({"source_prompt": source_prompt, "target_prompt": target_prompt})
 
     @classmethod
     def execute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -21,6 +21,7 @@ from .sockets import EditSocket
 
 CROSS_REPLACE_STEPS = 0.8
 SELF_REPLACE_STEPS = 0.4
+EMPTY = "{name} is empty. Describe the picture in words; those can be edited."
 
 
 def edit_inputs() -> list[io.Input]:
@@ -118,6 +119,21 @@ def make_edit(
     return Edit(clip, edit)
 
 
+def check_texts(prompts: Mapping[str, str | None], word_windows: str | None = None) -> bool | str:
+    """What can be known of an edit before a graph runs: True, or what is wrong.
+
+    prompts: by the names of their inputs. None: the text comes from another node.
+    """
+    for name, text in prompts.items():
+        if text is not None and not text.strip():
+            return EMPTY.format(name=name)
+    try:
+        parse_word_windows(word_windows or "")
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 def identity_edit(clip: Any, prompt: str) -> Edit:
     """The edit of a prompt into itself, with the usual windows."""
     _nonempty(read_prompt(clip, prompt), "prompt")
@@ -127,7 +143,7 @@ def identity_edit(clip: Any, prompt: str) -> Edit:
 
 def _nonempty(prompt: Prompt, name: str) -> Prompt:
     if not prompt.words:
-        raise ValueError(f"{name} is empty. Describe the picture in words; those can be edited.")
+        raise ValueError(EMPTY.format(name=name))
     return prompt
 
 

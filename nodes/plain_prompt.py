@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .edit_words import edit_output, identity_edit, shown
+from .edit_words import check_texts, edit_output, identity_edit, shown
 
 
 class PlainPrompt(io.ComfyNode):
@@ -27,6 +27,10 @@ class PlainPrompt(io.ComfyNode):
             outputs=[edit_output()],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
+        return check_texts({"prompt": prompt})
 
     @classmethod
     def execute(cls, clip: Any, prompt: str) -> io.NodeOutput:

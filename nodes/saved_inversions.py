@@ -13,6 +13,12 @@ from .host.inversion.places import file_state, listed_files, missing
 from .inversion_inputs import inversion_outputs, results
 from .sockets import InversionSocket
 
+NONE_YET = "none yet"
+NONE_TO_LOAD = (
+    "There is no inversion to load. Make one with P2P Save Inversion, or copy one into ComfyUI's "
+    "input folder, and reload the node definitions (R)."
+)
+
 
 class SaveInversion(io.ComfyNode):
     @classmethod
@@ -61,7 +67,7 @@ class LoadInversion(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=listed_files(),
+                    options=listed_files() or [NONE_YET],
                     tooltip="Inversions in the input folder and, marked [output], in the output "
                     "folder.",
                 )
@@ -70,11 +76,14 @@ class LoadInversion(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        """file: None where it is wired."""
+        if file == NONE_YET:
+            return NONE_TO_LOAD
         return True if file is None else missing(file) or True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> str:
+    def fingerprint_inputs(cls, file: str | None = None) -> str:
         return "" if file is None else file_state(file)
 
     @classmethod

@@ -10,6 +10,7 @@ from ..p2p_core.alignment import align_replace
 from .edit_words import (
     CROSS_REPLACE_STEPS,
     SELF_REPLACE_STEPS,
+    check_texts,
     edit_inputs,
     edit_output,
     make_edit,
@@ -32,6 +33,16 @@ class WordSwap(io.ComfyNode):
             outputs=[edit_output()],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        source_prompt: str | None = None,
+        target_prompt: str | None = None,
+        word_windows: str | None = None,
+    ) -> bool | str:
+        prompts = {"source_prompt": source_prompt, "target_prompt": target_prompt}
+        return check_texts(prompts, word_windows)
 
     @classmethod
     def execute(
