@@ -24,6 +24,36 @@ SELF_REPLACE_STEPS = 0.4
 EMPTY = "{name} is empty. Describe the picture in words; those can be edited."
 
 
+class TwoPrompts(io.ComfyNode):
+    """A node that edits a source prompt into a target prompt; its kinds differ in ``align``."""
+
+    align: Aligner
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        source_prompt: str | None = None,
+        target_prompt: str | None = None,
+        word_windows: str | None = None,
+    ) -> bool | str:
+        prompts = {"source_prompt": source_prompt, "target_prompt": target_prompt}
+        return check_texts(prompts, word_windows)
+
+    @classmethod
+    def execute(
+        cls,
+        clip: Any,
+        source_prompt: str,
+        target_prompt: str,
+        cross_replace_steps: float = CROSS_REPLACE_STEPS,
+        self_replace_steps: float = SELF_REPLACE_STEPS,
+        word_windows: str = "",
+    ) -> io.NodeOutput:
+        steps = cross_replace_steps, self_replace_steps
+        edit = make_edit(clip, source_prompt, target_prompt, cls.align, *steps, word_windows)
+        return shown(cls, edit)
+
+
 def edit_inputs() -> list[io.Input]:
     """Inputs of a node that edits a source prompt into a target prompt."""
     return [

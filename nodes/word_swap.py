@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ..p2p_core.alignment import align_replace
-from .edit_words import (
-    CROSS_REPLACE_STEPS,
-    SELF_REPLACE_STEPS,
-    check_texts,
-    edit_inputs,
-    edit_output,
-    make_edit,
-    shown,
-)
+from .edit_words import TwoPrompts, edit_inputs, edit_output
 
 
-class WordSwap(io.ComfyNode):
+class WordSwap(TwoPrompts):
+    align = staticmethod(align_replace)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -33,30 +25,6 @@ class WordSwap(io.ComfyNode):
             outputs=[edit_output()],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(
-        cls,
-        source_prompt: str | None = None,
-        target_prompt: str | None = None,
-        word_windows: str | None = None,
-    ) -> bool | str:
-        prompts = {"source_prompt": source_prompt, "target_prompt": target_prompt}
-        return check_texts(prompts, word_windows)
-
-    @classmethod
-    def execute(
-        cls,
-        clip: Any,
-        source_prompt: str,
-        target_prompt: str,
-        cross_replace_steps: float = CROSS_REPLACE_STEPS,
-        self_replace_steps: float = SELF_REPLACE_STEPS,
-        word_windows: str = "",
-    ) -> io.NodeOutput:
-        steps = cross_replace_steps, self_replace_steps
-        edit = make_edit(clip, source_prompt, target_prompt, align_replace, *steps, word_windows)
-        return shown(cls, edit)
 
 
 NODES = [WordSwap]
