@@ -107,8 +107,8 @@ def with_foreign_wrapper() -> ModelPatcher:
     return model
 
 
-@pytest.mark.parametrize("company", ["nothing", "a wrapper", "a ControlNet"])
-def test_a_pinned_source_in_company(company: str) -> None:
+@pytest.mark.parametrize("steered", [False, True], ids=["", "a ControlNet"])
+def test_a_pinned_source_in_company(steered: bool) -> None:
     """The source is the very photograph, and the edit as when every row is evaluated."""
 
     def sampled(model: ModelPatcher) -> Tensor:
@@ -116,15 +116,14 @@ def test_a_pinned_source_in_company(company: str) -> None:
         inversion = invert(s, picture())
         control = s.control(SWAP, inversion=inversion, latent=inversion[1])
         positive, negative = control[1], s.negative
-        if company == "a ControlNet":
+        if steered:
             positive, negative = apply_control_net(s.graph, positive, negative)
         return run(s.graph, s.sample(control, positive, control[2], negative=negative))["samples"]
 
-    out = sampled(with_foreign_wrapper() if company == "a wrapper" else shared_unet())
+    every_row, out = sampled(with_foreign_wrapper()), sampled(shared_unet())
     assert torch.equal(out[:1], picture())
     assert distance(out[1], out[0]) > 1e-2
-    if company == "a wrapper":
-        assert distance(out, sampled(shared_unet())) <= 1e-5
+    assert distance(out, every_row) <= 1e-5
 
 
 def test_previews_of_a_pinned_run_show_the_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,32 +147,29 @@ def test_previews_of_a_pinned_run_show_the_photograph(monkeypatch: pytest.Monkey
         assert distance(denoised[1:], scaled) > 1e-2
 
 
-def test_an_area_beside_a_negative_of_its_own() -> None:
-    """The host copies our entry's area to the negative: the copy holds no edit."""
+def test_an_area_that_the_negative_lacks() -> None:
+    """The host copies our entry's area to the negative: the copy holds no edit.
+
+    As when the negative has that area by itself.
+    """
     s = scene(SHORT.but(width=128))
 
-    def in_area(positive: Link) -> Link:
-        region = s.graph.add(
-            "ConditioningSetArea",
-            conditioning=positive,
-            x=32,
-            y=0,
-            width=64,
-            height=64,
-            strength=1.0,
-        )
-        return s.graph.add(
-            "ConditioningCombine", conditioning_1=region, conditioning_2=s.text("mist")
-        )
+    def in_area(conditioning: Link, rest: Link) -> Link:
+        size = {"x": 32, "y": 0, "width": 64, "height": 64, "strength": 1.0}
+        region = s.graph.add("ConditioningSetArea", conditioning=conditioning, **size)
+        return s.graph.add("ConditioningCombine", conditioning_1=region, conditioning_2=rest)
 
     control = s.control(SWAP)
-    edited, source = run(
+    positive = in_area(control[1], s.text("mist"))
+    copied, given, source = run(
         s.graph,
-        s.sample(control, in_area(control[1]), control[2]),
-        s.sample(s.model, in_area(s.text(SOURCE)), s.latent),
+        s.sample(control, positive, control[2]),
+        s.sample(control, positive, control[2], negative=in_area(s.negative, s.negative)),
+        s.sample(s.model, in_area(s.text(SOURCE), s.text("mist")), s.latent),
     )
-    assert distance(edited["samples"][0], source["samples"][0]) <= 1e-5
-    assert distance(edited["samples"][1], edited["samples"][0]) > 1e-3
+    assert distance(copied["samples"][0], source["samples"][0]) <= 1e-5
+    assert distance(copied["samples"], given["samples"]) <= 1e-5
+    assert distance(copied["samples"][1], copied["samples"][0]) > 1e-3
 
 
 def limited(s: Scene, control: Link) -> Link:
