@@ -27,7 +27,7 @@ class AttentionController(io.ComfyNode):
             "(Prompt-to-Prompt, arXiv:2208.01626)",
             search_aliases=["prompt to prompt", "p2p", "attention control", "word edit"],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x model, also with LoRAs."),
+                io.Model.Input("model", tooltip="An SD1, SD2 or SDXL model, also with LoRAs."),
                 io.Latent.Input("latent", tooltip="Size and number of pictures, as for a sampler."),
                 EditSocket.Input("edit", tooltip="The edit to carry out."),
                 *(
@@ -45,8 +45,8 @@ class AttentionController(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Self-attention is taken from the source in layers of at most so many "
-                    "image positions. 0: a quarter of the latent's, at least 1024 (the paper's "
-                    "32x32 at 512 px).",
+                    "image positions. 0: a quarter of the finest attention's, at least 1024 (the "
+                    "paper's 32x32 at 512 px).",
                 ),
                 io.Boolean.Input(
                     "record_maps",
@@ -55,6 +55,24 @@ class AttentionController(io.ComfyNode):
                     advanced=True,
                     tooltip="Keep the words' attention for P2P Attention Maps: at most 64 MiB a "
                     "run, about 4 MiB for 512 px, 20 steps and one edit. The last 4 runs are kept.",
+                ),
+                io.Conditioning.Input(
+                    "extras_from",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What this conditioning carries beside its text is given to source and "
+                    "edits: the sizes and crops of CLIPTextEncodeSDXL, the score of the refiner's, "
+                    "the picture of InpaintModelConditioning. Its text is not used.",
+                ),
+                io.String.Input(
+                    "text_l",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    multiline=True,
+                    tooltip="SDXL: what its first text encoder (CLIP-L) reads in source and edits; "
+                    "the prompts are then read by the second (OpenCLIP-G) alone. Empty: both read "
+                    "the prompts.",
                 ),
             ],
             outputs=controller_outputs(),
@@ -69,11 +87,23 @@ class AttentionController(io.ComfyNode):
         self_replace_tokens: int = 0,
         record_maps: bool = True,
         inversion: Inversion | None = None,
+        extras_from: list | None = None,
+        text_l: str = "",
         **more_edits: Edit | None,
     ) -> io.NodeOutput:
         more = [other for name in MORE_EDITS if (other := more_edits.get(name)) is not None]
+        edits = [edit, *more]
         return io.NodeOutput(
-            *control(model, latent, [edit, *more], self_replace_tokens, record_maps, inversion)
+            *control(
+                model,
+                latent,
+                edits,
+                self_replace_tokens,
+                record_maps,
+                inversion,
+                extras_from,
+                text_l,
+            )
         )
 
 

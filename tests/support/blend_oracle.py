@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
-from oracle import ExplicitAttention, make_plan, read_words
+from oracle import ExplicitAttention, make_plan, patched, positive_rows, read_words
 from scenes import Edit, Settings
 from torch import Tensor
 
@@ -36,8 +36,8 @@ class Blend:
 class CapturingAttention(ExplicitAttention):
     """Adds up the edited maps of the layers with ``tokens`` query tokens."""
 
-    def __init__(self, plans: list, tokens: int) -> None:
-        super().__init__(plans)
+    def __init__(self, plans: list, tokens: int, first_level: int) -> None:
+        super().__init__(plans, first_level)
         self.tokens = tokens
         self.total: Tensor | float = 0.0
 
@@ -153,7 +153,7 @@ SAMPLERS = {
 @torch.inference_mode()
 def blended(
     model: ModelPatcher, clip: CLIP, edits: list[tuple[Edit, Blend | None]], settings: Settings,
-    coarse: tuple[int, int],
+    coarse: tuple[int, int], first_level: int = 0,
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     """Latents of a full run with blends, and the last mask of every edited row.
 
@@ -161,13 +161,9 @@ def blended(
     """
     s, group = settings, 1 + len(edits)
     attention = CapturingAttention(
-        [make_plan(clip, edit) for edit, _ in edits], coarse[0] * coarse[1]
+        [make_plan(clip, edit) for edit, _ in edits], coarse[0] * coarse[1], first_level
     )
-    patched = model.clone()
-    for place in ("input", "middle", "output"):
-        for number in range(12):
-            patched.set_model_attn1_replace(attention.self_, place, number)
-            patched.set_model_attn2_replace(attention.cross, place, number)
+    controlled = patched(model, attention)
     prompts = [edits[0][0].source, *(edit.target for edit, _ in edits)]
     size = (s.height // 8, s.width // 8)
     masks: list[Tensor] = []
@@ -212,17 +208,16 @@ def blended(
                 break
         return x
 
-    encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(p))[0][0] for p in prompts]
     latent = torch.zeros(s.batch * group, 4, *size)
     noise = comfy.sample.prepare_noise(
         latent, s.seed, [seed for seed in range(s.batch) for _ in prompts]
     )
     sigmas = comfy.samplers.KSampler(
-        patched, s.steps, "cpu", s.sampler_name, s.scheduler, s.denoise
+        controlled, s.steps, "cpu", s.sampler_name, s.scheduler, s.denoise
     ).sigmas
     out = comfy.sample.sample_custom(
-        patched, noise, s.cfg, comfy.samplers.KSAMPLER(sampler_function), sigmas,
-        [[torch.cat(encoded).repeat(s.batch, 1, 1), {}]],
+        controlled, noise, s.cfg, comfy.samplers.KSAMPLER(sampler_function), sigmas,
+        positive_rows(clip, prompts, s.batch),
         clip.encode_from_tokens_scheduled(clip.tokenize(s.negative)), latent,
         seed=s.seed, disable_pbar=True,
     )  # fmt: skip

@@ -46,8 +46,8 @@ class Words:
 
 def read_words(clip: CLIP, prompt: str) -> Words:
     """Group the tokens of a prompt to words: a word ends with a token that ends in </w>."""
-    (chunk,) = clip.tokenize(prompt)["l"]
-    tokenizer = clip.tokenizer.clip_l
+    name, (chunk,) = next(iter(clip.tokenize(prompt).items()))
+    tokenizer = getattr(clip.tokenizer, f"clip_{name}")
     words, ids, columns = Words(), [], []
     for column, (token, _) in enumerate(chunk):
         if column == 0:
@@ -162,10 +162,14 @@ def make_plan(clip: CLIP, edit: Edit) -> Plan:
 
 
 class ExplicitAttention:
-    """Attention replacement for all layers of a model whose positive rows are [s, e1 … en] × k."""
+    """Attention replacement for all layers of a model whose positive rows are [s, e1 … en] × k.
 
-    def __init__(self, plans: list[Plan]) -> None:
+    first_level: how often the latent is halved before the first layer with attention.
+    """
+
+    def __init__(self, plans: list[Plan], first_level: int = 0) -> None:
         self.plans = plans
+        self.share = 4 ** (1 + first_level)
 
     def cross(self, q: Tensor, k: Tensor, v: Tensor, extra: dict) -> Tensor:
         def edit(maps: Tensor, source: int, row: int, plan: Plan) -> Tensor:
@@ -177,7 +181,7 @@ class ExplicitAttention:
         height, width = extra["original_shape"][-2:]
 
         def edit(maps: Tensor, source: int, row: int, plan: Plan) -> Tensor:
-            small = q.shape[1] <= max(1024, height * width / 4)
+            small = q.shape[1] <= max(1024, height * width / self.share)
             start, end = plan.self_window
             return maps[source] if small and start <= progress(extra) < end else maps[row]
 
@@ -208,8 +212,8 @@ def progress(extra: dict) -> float:
     return step / (len(sigmas) - 1)
 
 
-def patched(model: ModelPatcher, plans: list[Plan]) -> ModelPatcher:
-    attention, model = ExplicitAttention(plans), model.clone()
+def patched(model: ModelPatcher, attention: ExplicitAttention) -> ModelPatcher:
+    model = model.clone()
     for place in ("input", "middle", "output"):
         for number in range(12):
             model.set_model_attn1_replace(attention.self_, place, number)
@@ -217,26 +221,34 @@ def patched(model: ModelPatcher, plans: list[Plan]) -> ModelPatcher:
     return model
 
 
+def positive_rows(clip: CLIP, prompts: list[str], batch: int) -> list:
+    """A conditioning of all prompts, once for every seed."""
+    encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(p))[0] for p in prompts]
+    rows = torch.cat([cond for cond, _ in encoded]).repeat(batch, 1, 1)
+    pooled = torch.cat([values["pooled_output"] for _, values in encoded]).repeat(batch, 1)
+    return [[rows, {"pooled_output": pooled}]]
+
+
 @torch.inference_mode()
 def oracle(
     model: ModelPatcher, clip: CLIP, edits: list[Edit], settings: Settings,
-    noise_sampler: Callable | None = None,
+    noise_sampler: Callable | None = None, first_level: int = 0,
 ) -> Tensor:  # fmt: skip
     """Latents (batch * (1 + n), C, h, w) of a full run; stochastic samplers need their noise."""
     s = settings
     prompts = [edits[0].source, *(edit.target for edit in edits)]
-    encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(p))[0] for p in prompts]
-    rows = torch.cat([cond for cond, _ in encoded]).repeat(s.batch, 1, 1)
+    positive = positive_rows(clip, prompts, s.batch)
     negative = clip.encode_from_tokens_scheduled(clip.tokenize(s.negative))
-    latent = torch.zeros(len(rows), 4, s.height // 8, s.width // 8)
+    latent = torch.zeros(len(positive[0][0]), 4, s.height // 8, s.width // 8)
     groups = [seed for seed in range(s.batch) for _ in prompts]
     noise = comfy.sample.prepare_noise(latent, s.seed, groups)
     options = {"noise_sampler": noise_sampler} if noise_sampler else {}
-    model = patched(model, [make_plan(clip, edit) for edit in edits])
+    plans = [make_plan(clip, edit) for edit in edits]
+    model = patched(model, ExplicitAttention(plans, first_level))
     sigmas = comfy.samplers.KSampler(
         model, s.steps, "cpu", s.sampler_name, s.scheduler, s.denoise
     ).sigmas
     return comfy.sample.sample_custom(
         model, noise, s.cfg, comfy.samplers.ksampler(s.sampler_name, options), sigmas,
-        [[rows, {}]], negative, latent, seed=s.seed, disable_pbar=True,
+        positive, negative, latent, seed=s.seed, disable_pbar=True,
     )  # fmt: skip

@@ -12,6 +12,7 @@ import comfy.model_base
 import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
 from host_run import Link, run
 from scenes import Scene, Settings, scene
 from tiny_model import TinySD15, tiny_unet
@@ -107,10 +108,13 @@ class InstructScene:
 
 
 def instruct_scene(
-    settings: Settings = SHORT, model: ModelPatcher | None = None, **inputs: Any
+    settings: Settings = SHORT,
+    model: ModelPatcher | None = None,
+    clip: CLIP | None = None,
+    **inputs: Any,
 ) -> InstructScene:
     """Any of the node's inputs can be given, as plain objects or as links."""
-    s = scene(settings, model=model or shared_instruct())
+    s = scene(settings, model=model or shared_instruct(), clip=clip)
     wired = {
         "model": s.model, "positive": s.text(INSTRUCTION), "negative": s.negative,
         "vae": AveragingVAE(), "image": pictures(), "image_cfg": 1.5, **inputs,

@@ -29,9 +29,13 @@ def control(
     self_replace_tokens: int,
     record_maps: bool,
     inversion: Inversion | None = None,
+    extras_from: Sequence[list] | None = None,
+    text_l: str = "",
 ) -> tuple[Any, list[list], dict, Record]:
     """The AttentionController's outputs (model, positive, latent, record).
 
+    extras_from: a CONDITIONING, of which everything but the text is given to all rows. text_l: what
+    SDXL's CLIP-L reads in all rows instead of the prompts.
     Raises ValueError for edits that do not belong together and for models that cannot be edited.
     """
     family = unet_family(model)
@@ -39,7 +43,10 @@ def control(
     first = edits[0]
     made = tuple(edit.prompt_edit for edit in edits if not edit.plain)
     prompts = [first.prompt_edit.source, *(edit.target for edit in made)]
-    positive = encode_rows(first.clip, [prompt.text for prompt in prompts])
+    positive = encode_rows(first.clip, [prompt.text for prompt in prompts], text_l)
+    if extras_from is not None:
+        extras = _extras(extras_from)
+        positive = [[cross, {**extras, **values}] for cross, values in positive]
     _check_width(family.text_width, positive[0][0].shape[-1])
     if inversion is not None:
         source = positive[0][0][:1, : prompts[0].length]
@@ -74,6 +81,17 @@ def _check_same_source(edits: Sequence[Edit]) -> None:
                 "The edits of one AttentionController were made with different CLIPs. Wire the "
                 "same CLIP output to all of them."
             )
+
+
+def _extras(conditioning: Sequence[list]) -> dict[str, Any]:
+    """What a conditioning carries beside its text: sizes and crops, pictures, hooks."""
+    if len(conditioning) != 1:
+        raise ValueError(
+            f"extras_from must be one conditioning, but is combined from {len(conditioning)}. Wire "
+            "a single CLIPTextEncodeSDXL, InpaintModelConditioning or the like to it."
+        )
+    [[_, values]] = conditioning
+    return {name: value for name, value in values.items() if name != "pooled_output"}
 
 
 def _check_width(expected: int, got: int) -> None:

@@ -1,4 +1,7 @@
-"""Stable Diffusion 1.x: a UNet whose transformer blocks attend to the prompt."""
+"""Stable Diffusion's UNets, whose transformer blocks attend to the prompt: SD1, SD2 and SDXL.
+
+They are told by their structure, so pruned, merged and fine-tuned ones are among them.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,11 @@ class UNetFamily:
     text_width: int
 
     def self_attention_limit(self, size: tuple[int, int]) -> int:
-        """Most image positions of a layer with self-attention injection, for a latent (h, w)."""
-        return max(1024, size[0] * size[1] // 4)
+        """Most image positions of a layer with self-attention injection, for a latent (h, w).
+
+        A quarter of the finest layer's: of the latent's in SD1 and SD2, of a quarter in SDXL.
+        """
+        return max(1024, size[0] * size[1] // 4 ** (1 + min(self.layers.values())))
 
     def map_layers(self, size: tuple[int, int]) -> set[Layer]:
         """The layers of the one coarse resolution whose maps are collected."""
@@ -49,22 +55,32 @@ class UNetFamily:
 
 
 def unet_family(model: Any) -> UNetFamily:
-    """The family of a model; ValueError if it is no Stable Diffusion 1.x UNet that reads text."""
+    """The family of a model; ValueError if it is no UNet of SD1, SD2 or SDXL that reads text."""
     unet = model.get_model_object("diffusion_model")
-    name = type(model.model).__name__
-    if not isinstance(unet, UNetModel) or unet.num_classes is not None:
+    if why := _strangeness(model, unet):
         raise ValueError(
-            f"Prompt-to-Prompt needs a Stable Diffusion 1.x model, but this one is {name} "
-            f"({type(unet).__name__}). SD2, SDXL and transformer models are not supported yet: "
-            "load an SD1.x checkpoint."
+            f"Prompt-to-Prompt edits SD1, SD2 and SDXL models, but this one is "
+            f"{type(model.model).__name__} ({type(unet).__name__}): {why}. Load a text-to-image "
+            "Stable Diffusion checkpoint."
         )
-    layers, width = dict(_transformer_layers(unet)), text_width(model)
-    if not layers or width is None:
-        raise ValueError(
-            f"This model ({name}) has no text cross-attention, so words cannot be edited in it. "
-            "Load a text-to-image Stable Diffusion 1.x checkpoint."
-        )
-    return UNetFamily(layers, width)
+    width = text_width(model)
+    assert width is not None  # its layers would have nothing to read
+    return UNetFamily(dict(_transformer_layers(unet)), width)
+
+
+def _strangeness(model: Any, unet: Any) -> str | None:
+    """What keeps a model from being one of ours; None for nothing."""
+    if not isinstance(unet, UNetModel):
+        return "it is no Stable Diffusion UNet"
+    if model.model.model_config.unet_config.get("use_temporal_attention"):
+        return "it makes the frames of a video"
+    if unet.num_classes not in (None, "sequential"):
+        return "it is told class labels, as upscalers are"
+    if text_width(model) is None or not any(True for _ in _transformer_layers(unet)):
+        return "it has no text cross-attention, so it has no words"
+    if any(getattr(part, "disable_self_attn", False) for part in unet.modules()):
+        return "some of its layers read the text twice, without self-attention"
+    return None
 
 
 def text_width(model: Any) -> int | None:
