@@ -76,6 +76,7 @@ def test_the_model_is_bit_identical_afterwards(how: str, checkpointing: bool) ->
     settings = Settings(steps=2, width=64, height=64)
     image = plain(SOURCE, settings, model=model)  # also loads it
     weights, hung = snapshot(model)
+    gradients = [weight.requires_grad for weight in model.model.parameters()]  # hosts differ
     if how == "run":
         optimized(model, checkpointing=checkpointing)
     elif how == "error":
@@ -90,7 +91,7 @@ def test_the_model_is_bit_identical_afterwards(how: str, checkpointing: bool) ->
     for module in model.model.modules():
         assert not getattr(module, "weight_function", [])
         assert not getattr(module, "bias_function", [])
-    assert not any(weight.requires_grad for weight in model.model.parameters())
+    assert gradients == [weight.requires_grad for weight in model.model.parameters()]
     assert torch.equal(plain(SOURCE, settings, model=model), image)
 
 
