@@ -1,1 +1,1 @@
-"""Model families: their layers, their texts and their limits, one file each."""
+"""Model families: their layers, their texts and their limits; and what a probe finds out."""

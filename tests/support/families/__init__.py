@@ -1,0 +1,1 @@
+"""Transformer models in miniature: true checkpoints' keys, tiny widths, the host's own loader."""

@@ -1,0 +1,214 @@
+"""The algebra of joint attention, against explicit softmax maps in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from p2p_core.joint_attention import (
+    JointEdit,
+    Places,
+    biased_attention,
+    indicator_values,
+    joint_hybrid,
+    joint_qk,
+    scaled_values,
+    word_mass,
+)
+
+Triple = tuple[Tensor, Tensor, Tensor]
+HEADS, DIM = 3, 8
+TEXT, IMAGE, OTHER = 5, 6, 2
+LENGTH = TEXT + IMAGE + OTHER
+
+
+def maps(q: Tensor, k: Tensor) -> Tensor:
+    """(B, H, Q, L) from (B, L, H * D)."""
+    q, k = (x.unflatten(-1, (HEADS, DIM)).transpose(1, 2) for x in (q, k))
+    return (q @ k.mT / math.sqrt(DIM)).softmax(-1)
+
+
+def product(m: Tensor, v: Tensor) -> Tensor:
+    return (m @ v.unflatten(-1, (HEADS, DIM)).transpose(1, 2)).transpose(1, 2).flatten(2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return product(maps(q, k), v)
+
+
+def attend_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(B, H, L, D) in, (B, Q, H * D) out, as the host's attention."""
+    return ((q @ k.mT / math.sqrt(DIM)).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def random(rows: int, length: int = LENGTH, seed: int = 0) -> Triple:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, rows, length, HEADS * DIM)
+    q, k, v = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return 2 * q, k, v
+
+
+def places(text: int = TEXT, first: int = 1) -> Places:
+    """Registers, text, image, registers: nothing stands at an end."""
+    length = LENGTH - TEXT + text
+    image = torch.arange(first + text, first + text + IMAGE)
+    others = torch.tensor([i for i in range(length) if i not in image])
+    return Places(torch.arange(first, first + text), image, image, others)
+
+
+def hybrid(
+    attention: Callable, edited: Triple, source: tuple[Tensor, Tensor], edit: JointEdit,
+    here: Places, there: Places,
+) -> Tensor:  # fmt: skip
+    q, k, v = edited
+    source_q, source_k = source
+    return joint_hybrid(
+        lambda values: attention(source_q.index_select(-2, there.queries), source_k, values),
+        lambda queries, values: attention(q.index_select(-2, queries), k, values),
+        v, source_k.shape[-2], edit, here, there,
+    )  # fmt: skip
+
+
+def explicit_hybrid(
+    edited: tuple[Tensor, Tensor, Tensor], source: tuple[Tensor, Tensor],
+    edit: JointEdit, here: Places, there: Places,
+) -> Tensor:  # fmt: skip
+    """The joint map of the image queries written out, column by column."""
+    q, k, v = edited
+    own, other = maps(q, k), maps(*source)
+    new = torch.zeros(*own.shape[:2], IMAGE, LENGTH if own.shape[-1] == LENGTH else own.shape[-1])
+    new = new.double()
+    m_s, m_e = other[:, :, there.queries], own[:, :, here.queries]
+    beta = edit.self_attention[:, None, None, None].double()
+    for column in range(own.shape[-1]):
+        if column in here.image:
+            i = int((here.image == column).nonzero())
+            part = beta[..., 0] * m_s[..., int(there.image[i])]
+            new[..., column] = part + (1 - beta[..., 0]) * m_e[..., column]
+        elif column in here.text:
+            j = int((here.text == column).nonzero())
+            mapped = m_s[..., there.text] @ edit.source_map[:, None, :, j, None]
+            new[..., column] = (
+                mapped[..., 0] + edit.target_weight[:, j, None, None] * m_e[..., column]
+            )
+        else:
+            before = column < int(here.text[0])
+            shift = 0 if before else other.shape[-1] - own.shape[-1]
+            new[..., column] = m_s[..., column + shift]
+    full = own.clone()
+    full[:, :, here.queries] = new
+    return product(full, v)
+
+
+@pytest.mark.parametrize("source_text", [TEXT, TEXT + 3])
+@pytest.mark.parametrize("beta", [True, False])
+def test_hybrid_is_the_written_out_map(source_text: int, beta: bool) -> None:
+    q, k, v = random(2)
+    source_q, source_k, _ = random(2, LENGTH + source_text - TEXT, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    edit = JointEdit(
+        torch.rand(2, source_text, TEXT, generator=generator, dtype=torch.float64),
+        torch.rand(2, TEXT, generator=generator, dtype=torch.float64),
+        torch.tensor([beta, True]),
+    )
+    here, there = places(), places(source_text)
+    new = hybrid(attend, (q, k, v), (source_q, source_k), edit, here, there)
+    expected = explicit_hybrid((q, k, v), (source_q, source_k), edit, here, there)
+    torch.testing.assert_close(new, expected, rtol=0, atol=1e-13)
+
+
+def test_hybrid_with_equal_prompts_changes_nothing() -> None:
+    q, k, v = random(1)
+    edit = JointEdit(torch.eye(TEXT)[None].double(), torch.zeros(1, TEXT), torch.tensor([True]))
+    here = places()
+    new = hybrid(attend, (q, k, v), (q, k), edit, here, here)
+    torch.testing.assert_close(new, attend(q, k, v), rtol=0, atol=1e-13)
+
+
+def test_hybrid_takes_heads_in_an_axis_of_their_own() -> None:
+    q, k, v = random(2)
+    source_q, source_k, _ = random(2, seed=1)
+    edit = JointEdit(
+        torch.rand(2, TEXT, TEXT).double(), torch.rand(2, TEXT), torch.tensor([True, False])
+    )
+    flat = hybrid(attend, (q, k, v), (source_q, source_k), edit, places(), places())
+    q, k, v, source_q, source_k = (
+        x.unflatten(-1, (HEADS, DIM)).transpose(1, 2) for x in (q, k, v, source_q, source_k)
+    )
+    new = hybrid(attend_by_head, (q, k, v), (source_q, source_k), edit, places(), places())
+    torch.testing.assert_close(new, flat, rtol=0, atol=1e-13)
+
+
+def test_other_positions_must_pair() -> None:
+    q, k, v = random(1)
+    source_q, source_k, _ = random(1, LENGTH + 1)
+    edit = JointEdit(torch.eye(TEXT)[None].double(), torch.ones(1, TEXT), torch.tensor([True]))
+    with pytest.raises(ValueError, match="has 3 attention positions .* prompt 2: they cannot"):
+        hybrid(attend, (q, k, v), (source_q, source_k), edit, places(), places())
+
+
+def test_qk_takes_the_image_positions_of_the_source() -> None:
+    q, _, _ = random(2)
+    image = places().image
+    longer = random(2, LENGTH + 4, seed=1)[0]
+    new = joint_qk(q, longer, image, image + 4)
+    expected = q.clone()
+    expected[:, image] = longer[:, image + 4]
+    assert torch.equal(new, expected)
+
+
+def test_scaled_values_scale_the_columns_of_the_map() -> None:
+    q, k, v = random(2)
+    text = places().text
+    scale = torch.tensor([1, 2.5, 0, -1, 1], dtype=torch.float64)
+    weight = torch.ones(LENGTH, dtype=torch.float64)
+    weight[text] = scale
+    new = attend(q, k, scaled_values(v, text, scale))
+    torch.testing.assert_close(new, product(maps(q, k) * weight, v), rtol=0, atol=1e-13)
+
+
+def test_negative_values_turn_about_the_mean_of_the_others() -> None:
+    _, _, v = random(2)
+    text = places().text
+    scale = torch.tensor([[1, 2, -1, 1, 1], [1, 1, 1, 1, 1]], dtype=torch.float64)
+    new = scaled_values(v, text, scale, mean=True)
+    centre = v[0, text[[0, 3, 4]]].mean(0)
+    torch.testing.assert_close(new[0, text[2]], 2 * centre - v[0, text[2]])
+    torch.testing.assert_close(new[0, text[1]], 2 * v[0, text[1]])
+    assert torch.equal(new[1], v[1])
+
+
+def test_scale_one_changes_no_bit() -> None:
+    _, _, v = random(2)
+    assert torch.equal(scaled_values(v, places().text, torch.ones(TEXT), mean=True), v)
+
+
+def test_bias_is_added_to_the_scores() -> None:
+    q, k, v = random(2)
+    bias = torch.zeros(LENGTH, dtype=torch.float64)
+    bias[places().text] = torch.tensor([0, 3, -2, 0, 8], dtype=torch.float64)
+    scores = maps(q, k).log() + bias
+    new = biased_attention(attend, q, k, v, bias)
+    torch.testing.assert_close(new, product(scores.softmax(-1), v), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("by_head", [False, True])
+def test_word_mass_is_the_sum_of_the_word_s_columns(by_head: bool) -> None:
+    q, k, v = random(2)
+    words = [torch.tensor([1]), torch.tensor([3, 4]), torch.tensor([], dtype=torch.long)]
+    expected = [maps(q, k)[..., word].sum(-1).mean(1) for word in words]
+    if by_head:
+        q, k, v = (x.unflatten(-1, (HEADS, DIM)).transpose(1, 2) for x in (q, k, v))
+    mass = word_mass(attend_by_head if by_head else attend, q, k, v, words, HEADS)
+    torch.testing.assert_close(mass, torch.stack(expected, -1).float(), rtol=0, atol=1e-6)
+
+
+def test_more_words_than_channels_are_refused() -> None:
+    _, _, v = random(1)
+    words = [torch.tensor([0])] * (DIM + 1)
+    with pytest.raises(ValueError, match="At most 8 words .* got 9"):
+        indicator_values(v, words, HEADS)
