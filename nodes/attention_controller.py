@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.inversion import Inversion
+from .host.control.modes import MODES
 from .host.control.wiring import control
 from .host.edits import Edit
 from .sockets import EditSocket, InversionSocket, RecordSocket
@@ -27,7 +28,11 @@ class AttentionController(io.ComfyNode):
             "(Prompt-to-Prompt, arXiv:2208.01626)",
             search_aliases=["prompt to prompt", "p2p", "attention control", "word edit"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1, SD2 or SDXL model, also with LoRAs."),
+                io.Model.Input(
+                    "model",
+                    tooltip="An SD1, SD2 or SDXL model, or a transformer (Flux, Qwen-Image and "
+                    "others: how it attends to words is found out by trying), also with LoRAs.",
+                ),
                 io.Latent.Input("latent", tooltip="Size and number of pictures, as for a sampler."),
                 EditSocket.Input("edit", tooltip="The edit to carry out."),
                 *(
@@ -74,6 +79,27 @@ class AttentionController(io.ComfyNode):
                     "the prompts are then read by the second (OpenCLIP-G) alone. Empty: both read "
                     "the prompts.",
                 ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="For transformers (Z-Image, Qwen-Image, Flux …). auto: the source's "
+                    "image queries and keys in the first steps (arXiv:2508.07519: 0.2 of them; in "
+                    "runs of 8 steps or fewer the first). Half of self_replace_steps says how "
+                    "long. qk: the same for self_replace_steps. hybrid: the words' attention is "
+                    "edited as in a UNet, with cross_replace_steps, word windows and "
+                    "self_replace_steps.",
+                ),
+                io.String.Input(
+                    "blocks",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="For transformers: only these layers are edited, by number, as in "
+                    "4-8, 12. Empty: all.",
+                ),
             ],
             outputs=controller_outputs(),
         )
@@ -89,22 +115,25 @@ class AttentionController(io.ComfyNode):
         inversion: Inversion | None = None,
         extras_from: list | None = None,
         text_l: str = "",
+        mode: str = "auto",
+        blocks: str = "",
         **more_edits: Edit | None,
     ) -> io.NodeOutput:
         more = [other for name in MORE_EDITS if (other := more_edits.get(name)) is not None]
         edits = [edit, *more]
-        return io.NodeOutput(
-            *control(
-                model,
-                latent,
-                edits,
-                self_replace_tokens,
-                record_maps,
-                inversion,
-                extras_from,
-                text_l,
-            )
+        found = control(
+            model,
+            latent,
+            edits,
+            self_replace_tokens,
+            record_maps,
+            inversion,
+            extras_from,
+            text_l,
+            mode,
+            blocks,
         )
+        return io.NodeOutput(*found)
 
 
 def inversion_input() -> io.Input:

@@ -5,7 +5,7 @@ references). With the source's q_s, k_s and the edited row's q_e, k_e, v_e there
 keep the source's layout:
 
     qk       softmax(q' k'ᵀ) v_e          q', k': the edited row's, at image positions the source's
-    hybrid   M_s [S v_t; v_o; β v_i] + M_e [w ⊙ v_t; 0; (1-β) v_i]        at image queries
+    hybrid   M_s [S v_t; β v_o; β v_i] + M_e [w ⊙ v_t; (1-β) v_o; (1-β) v_i]    at image queries
 
 with M_s = softmax(q_s k_sᵀ), M_e = softmax(q_e k_eᵀ), the pair (S, w) of edits.py and β = 1 while
 self-attention is injected, else 0. Text queries keep M_e v_e. In `qk` the text queries see the
@@ -48,17 +48,14 @@ class Places(NamedTuple):
 class JointEdit(NamedTuple):
     """What a step asks of the edited rows: source_map S (E, T_s, T), target_weight w (E, T).
 
-    self_attention: β, (E,) bool.
+    self_attention: β, (E,) bool. own_part: whether the edited rows' own map takes part anywhere;
+    False saves its attention.
     """
 
     source_map: Tensor
     target_weight: Tensor
     self_attention: Tensor
-
-    @property
-    def own_part(self) -> bool:
-        """Whether the edited rows' own map takes part anywhere."""
-        return bool((self.target_weight != 0).any()) or not bool(self.self_attention.all())
+    own_part: bool = True
 
 
 def at(x: Tensor, positions: Tensor) -> Tensor:
@@ -79,7 +76,7 @@ def _columns(x: Tensor, weights: Tensor) -> Tensor:
 def source_values(
     v: Tensor, edit: JointEdit, source: Places, edited: Places, length: int
 ) -> Tensor:
-    """The values that the source's map reads, [S v_t; v_o; β v_i], at its ``length`` positions.
+    """The values that the source's map reads, [S v_t; β v_o; β v_i], at its ``length`` positions.
 
     v: (E, …, L, C) of the edited rows. Other positions are paired in order, so there must be as
     many of them; Places.text may include those that should be paired otherwise.
@@ -94,17 +91,17 @@ def source_values(
     text = _columns(v, edit.source_map) @ at(v, edited.text)
     beta = edit.self_attention.to(v.dtype)[:, None, None]
     out = out.index_copy(-2, source.text, text)
-    out = out.index_copy(-2, source.image, _columns(v, beta) * at(v, edited.image))
-    return out.index_copy(-2, others[0], at(v, others[1]))
+    kept = _columns(v, beta) * v
+    out = out.index_copy(-2, source.image, at(kept, edited.image))
+    return out.index_copy(-2, others[0], at(kept, others[1]))
 
 
 def own_values(v: Tensor, edit: JointEdit, places: Places) -> Tensor:
-    """The values that the edited row's own map reads, [w ⊙ v_t; 0; (1-β) v_i]. (E, …, L, C)"""
+    """What the edited row's own map reads, [w ⊙ v_t; (1-β) v_o; (1-β) v_i]. (E, …, L, C)"""
     weight = edit.target_weight[..., None]
-    image = 1 - edit.self_attention.to(v.dtype)[:, None, None]
-    out = torch.zeros_like(v)
-    out = out.index_copy(-2, places.text, _columns(v, weight) * at(v, places.text))
-    return out.index_copy(-2, places.image, _columns(v, image) * at(v, places.image))
+    rest = 1 - edit.self_attention.to(v.dtype)[:, None, None]
+    text = _columns(v, weight) * at(v, places.text)
+    return (_columns(v, rest) * v).index_copy(-2, places.text, text)
 
 
 def _beside(places: Places, length: int) -> Tensor:
@@ -190,13 +187,19 @@ def indicator_values(v: Tensor, words: Sequence[Tensor], heads: int) -> Tensor:
 
 
 def word_mass(
-    attend: Attend, q: Tensor, k: Tensor, v: Tensor, words: Sequence[Tensor], heads: int
+    attend: Attend,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    words: Sequence[Tensor],
+    heads: int,
+    value_heads: int | None = None,
 ) -> Tensor:
     """How much of each query's attention goes to each word, averaged over heads. (B, Q, words)
 
     words: the key positions of each, so word j's mass is the sum of the map's columns there. It is
-    read off fused attention over indicator values; no map is made. attend must return
-    (B, Q, heads * D).
+    read off fused attention over indicator values; no map is made. value_heads: of v, if fewer.
+    attend must return (B, Q, heads * D).
     """
-    out = attend(q, k, indicator_values(v, words, heads))
+    out = attend(q, k, indicator_values(v, words, value_heads or heads))
     return out.unflatten(-1, (heads, -1))[..., : len(words)].float().mean(dim=-2)

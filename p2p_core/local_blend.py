@@ -111,5 +111,9 @@ def resize_region(region: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def blend(x: Tensor, source: Tensor, mask: Tensor) -> Tensor:
-    """x inside the mask, source outside, bit for bit. x, source: (E, C, h, w); mask: (E, h, w)."""
-    return torch.where(mask[:, None], x, source)
+    """x inside the mask, source outside, bit for bit.
+
+    x, source: (E, C, …, h, w); mask: (E, h, w).
+    """
+    fitting = mask.reshape(len(mask), *[1] * (x.ndim - 3), *mask.shape[-2:])
+    return torch.where(fitting, x, source)

@@ -24,7 +24,8 @@ class Prompt:
     """A tokenised prompt.
 
     bos, eos: one column per chunk. padding: every column behind an eos.
-    chunk_length: columns per chunk (77 for CLIP); length: all columns, T.
+    chunk_length: columns per chunk (77 for CLIP); length: all columns, T. columns: T of a text
+    that is no row of chunks, where bos and eos are what stands before and behind the words.
     """
 
     text: str
@@ -33,6 +34,7 @@ class Prompt:
     eos: tuple[int, ...]
     padding: tuple[int, ...]
     chunk_length: int
+    columns: int | None = None
 
     @property
     def chunks(self) -> int:
@@ -40,7 +42,7 @@ class Prompt:
 
     @property
     def length(self) -> int:
-        return self.chunks * self.chunk_length
+        return self.chunks * self.chunk_length if self.columns is None else self.columns
 
     def occurrences(self, phrase: Sequence[Word]) -> tuple[int, ...]:
         """Columns of every occurrence of ``phrase``, a run of whole words; empty if none."""

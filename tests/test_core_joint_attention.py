@@ -85,20 +85,16 @@ def explicit_hybrid(
     m_s, m_e = other[:, :, there.queries], own[:, :, here.queries]
     beta = edit.self_attention[:, None, None, None].double()
     for column in range(own.shape[-1]):
-        if column in here.image:
-            i = int((here.image == column).nonzero())
-            part = beta[..., 0] * m_s[..., int(there.image[i])]
-            new[..., column] = part + (1 - beta[..., 0]) * m_e[..., column]
-        elif column in here.text:
+        if column in here.text:
             j = int((here.text == column).nonzero())
             mapped = m_s[..., there.text] @ edit.source_map[:, None, :, j, None]
-            new[..., column] = (
-                mapped[..., 0] + edit.target_weight[:, j, None, None] * m_e[..., column]
-            )
+            weight = edit.target_weight[:, j, None, None]
+            new[..., column] = mapped[..., 0] + weight * m_e[..., column]
         else:
             before = column < int(here.text[0])
             shift = 0 if before else other.shape[-1] - own.shape[-1]
-            new[..., column] = m_s[..., column + shift]
+            kept = beta[..., 0] * m_s[..., column + shift]
+            new[..., column] = kept + (1 - beta[..., 0]) * m_e[..., column]
     full = own.clone()
     full[:, :, here.queries] = new
     return product(full, v)

@@ -31,13 +31,13 @@ def check_conditionings(conds: Conds, plan: ControlPlan) -> list[tuple[str, dict
     steered = any("control" in entry for _, entry in entries(conds))
     for _, entry in found:
         _check_shape(entry["cross_attn"], plan)
-        if steered:  # a ControlNet looks at every column of every row
+        if steered and not plan.texts:  # a ControlNet looks at every column of every row
             entry["cross_attn"] = tiled_rows(entry["cross_attn"], plan.lengths)
     return found
 
 
 def _check_shape(cross_attn: Tensor, plan: ControlPlan) -> None:
-    expected, got = (plan.group, plan.columns), tuple(cross_attn.shape[:2])
+    expected, got = plan.text_shape, tuple(cross_attn.shape[:2])
     if got != expected:
         raise ValueError(
             f"The AttentionController's positive was changed on its way to the sampler: it should "

@@ -30,8 +30,8 @@ from .plan import ControlPlan
 from .unet import UNetControl, missed_layers
 
 
-def with_control(model: Any, plan: ControlPlan) -> Any:
-    """A clone of the model that carries out the plan whenever it is sampled.
+def with_control(model: Any, plan: ControlPlan, kind: type[ControlRun]) -> Any:
+    """A clone of the model that carries out the plan whenever it is sampled, by a run of this kind.
 
     Raises ValueError if the model is under control already.
     """
@@ -40,13 +40,13 @@ def with_control(model: Any, plan: ControlPlan) -> Any:
             "This model already comes from an AttentionController. Give every controller the "
             "unpatched model; to make several edits of one picture wire them to edit, edit_2, …"
         )
-    return with_run(model, CONTROL, plan.tag, partial(_begin, plan))
+    return with_run(model, CONTROL, plan.tag, partial(_begin, plan, kind))
 
 
-def _begin(plan: ControlPlan, sampling: Sampling) -> ControlRun:
+def _begin(plan: ControlPlan, kind: type[ControlRun], sampling: Sampling) -> ControlRun:
     found = check_conditionings(sampling.guider.conds, plan)
     check_noise(sampling.noise, plan.group)
-    return ControlRun(plan, sampling, found)
+    return kind(plan, sampling, found)
 
 
 class ControlRun:
@@ -118,9 +118,13 @@ class ControlRun:
             for number, (name, entry) in enumerate(entries(conds))
             if name in self.names and entry.get(CONTROL.mark) == self.plan.tag
         )
+        self.label(conds)
+        return executor(guider, *args)
+
+    def label(self, conds: Mapping[str, list[dict]]) -> None:
+        """Give the rows of all conditionings their labels."""
         lengths = self.plan.lengths * (self.labels.rows // self.plan.group)
         self.labels.label(conds, dict.fromkeys(self.ours, lengths))
-        return executor(guider, *args)
 
     def apply_model(self, executor: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """The APPLY_MODEL wrapper: edits our rows of this call, and leaves out those of no use."""
@@ -150,9 +154,7 @@ class ControlRun:
             return inputs.evaluate(executor)
         step = step_index(float(inputs.options["sigmas"].max()), self.sigmas)
         call = self.calls.call(step, rows, self.ours, inputs.x.device)
-        patches = UNetControl(
-            call, self.plan.family.layers, self.limit, self._map_collector(inputs)
-        )
+        patches = UNetControl(call, self.plan.family.layers, self.limit, self.map_collector(inputs))
         patches.install(inputs.options)
         shortened = inputs._replace(c_crossattn=text[:, : call.columns])
         out = shortened.evaluate(executor)
@@ -160,7 +162,7 @@ class ControlRun:
         self.reached |= patches.reached
         return out
 
-    def _map_collector(self, inputs: ModelInputs) -> MapCollector | None:
+    def map_collector(self, inputs: ModelInputs) -> MapCollector | None:
         """Who collects maps: nobody once only a part of the picture was evaluated."""
         if self.maps is None or inputs.x.shape[-2:] == self.size:
             return self.maps

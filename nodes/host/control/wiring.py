@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from einops import repeat
+from torch import Tensor
 
 from ....p2p_core.description import short_label
 from ....p2p_core.inversion import Inversion
 from ....p2p_core.record import Record
 from ..edits import Edit
 from ..families.clip_text import encode_rows, find_columns
-from ..families.unet import unet_family
+from ..families.transformer import model_family
+from ..families.unet import UNetFamily
 from ..inversion.path import check_inversion
 from ..runs import CONTROL, marked
-from .plan import ControlPlan
-from .run import with_control
+from .plan import ControlPlan, check_transformer_plan, check_unet_plan, chosen_blocks
+from .run import ControlRun, with_control
+from .texts import encode_each
+from .transformer_run import TransformerRun
 
 
 def control(
@@ -31,39 +36,60 @@ def control(
     inversion: Inversion | None = None,
     extras_from: Sequence[list] | None = None,
     text_l: str = "",
+    mode: str = "auto",
+    blocks: str = "",
 ) -> tuple[Any, list[list], dict, Record]:
     """The AttentionController's outputs (model, positive, latent, record).
 
     extras_from: a CONDITIONING, of which everything but the text is given to all rows. text_l: what
-    SDXL's CLIP-L reads in all rows instead of the prompts.
-    Raises ValueError for edits that do not belong together and for models that cannot be edited.
+    SDXL's CLIP-L reads in all rows instead of the prompts. mode, blocks: of transformers, see
+    modes.py. Raises ValueError for edits that do not belong together and for models that cannot be
+    edited.
     """
-    family = unet_family(model)
+    family = model_family(model)
     _check_same_source(edits)
     first = edits[0]
     made = tuple(edit.prompt_edit for edit in edits if not edit.plain)
-    prompts = [first.prompt_edit.source, *(edit.target for edit in made)]
-    positive = encode_rows(first.clip, [prompt.text for prompt in prompts], text_l)
-    if extras_from is not None:
-        extras = _extras(extras_from)
-        positive = [[cross, {**extras, **values}] for cross, values in positive]
-    _check_width(family.text_width, positive[0][0].shape[-1])
-    if inversion is not None:
-        source = positive[0][0][:1, : prompts[0].length]
-        check_inversion(inversion, model, prompts[0].text, source, latent)
+    prompts = (first.prompt_edit.source, *(edit.target for edit in made))
     labels = ("source", *map(short_label, made))
-    record = Record(tuple(prompts), partial(find_columns, first.clip, prompts), labels)
+    record = Record(prompts, partial(find_columns, first.clip, prompts), labels)
     plan = ControlPlan(
         tag=uuid4().hex,
         edits=made,
-        lengths=tuple(prompt.length for prompt in prompts),
+        prompts=prompts,
         family=family,
         self_replace_tokens=self_replace_tokens or None,
         record=record if record_maps else None,
         inversion=inversion,
+        mode=mode,
+        blocks=chosen_blocks(blocks),
     )
+    texts = [prompt.text for prompt in prompts]
+    if isinstance(family, UNetFamily):
+        kind: type[ControlRun] = ControlRun
+        check_unet_plan(plan)
+        positive = encode_rows(first.clip, texts, text_l)
+        _check_unet_text(model, family, plan, positive[0][0], latent)
+    else:
+        kind = TransformerRun
+        check_transformer_plan(plan, text_l)
+        plan = replace(plan, texts=encode_each(first.clip, texts))
+        positive = [[plan.texts[0].cross_attn, dict(plan.texts[0].extras)]]
+    if extras_from is not None:
+        extras = _extras(extras_from)
+        positive = [[cross, {**extras, **values}] for cross, values in positive]
     rows = expand_latent(latent, plan.group)
-    return with_control(model, plan), marked(positive, CONTROL, plan.tag), rows, record
+    return with_control(model, plan, kind), marked(positive, CONTROL, plan.tag), rows, record
+
+
+def _check_unet_text(
+    model: Any, family: UNetFamily, plan: ControlPlan, cross_attn: Tensor, latent: dict
+) -> None:
+    """ValueError for a text of another model, and for an inversion that does not fit."""
+    _check_width(family.text_width, cross_attn.shape[-1])
+    if plan.inversion is not None:
+        source = cross_attn[:1, : plan.lengths[0]]
+        check_inversion(plan.inversion, model, plan.prompts[0].text, source, latent)
 
 
 def _check_same_source(edits: Sequence[Edit]) -> None:
@@ -105,10 +131,11 @@ def _check_width(expected: int, got: int) -> None:
 def expand_latent(latent: dict, group: int) -> dict:
     """The LATENT with every picture repeated ``group`` times, all from the same noise.
 
-    samples: (B, C, h, w) -> (B * group, C, h, w); batch_index and noise_mask follow.
+    samples: (B, C, …, h, w) -> (B * group, C, …, h, w); batch_index and noise_mask follow.
     """
     samples = latent["samples"]
-    if samples.is_nested or samples.ndim != 4:
+    still = samples.ndim == 4 or (samples.ndim == 5 and samples.shape[2] == 1)
+    if samples.is_nested or not still:
         raise ValueError(
             "Prompt-to-Prompt edits still pictures: expected a latent of shape (batch, channels, "
             f"height, width), got {samples.ndim} dimensions. Use EmptyLatentImage or VAEEncode."
@@ -117,7 +144,7 @@ def expand_latent(latent: dict, group: int) -> dict:
     index = latent.get("batch_index", range(rows))
     expanded = {
         **latent,
-        "samples": repeat(samples, "seed c h w -> (seed group) c h w", group=group),
+        "samples": repeat(samples, "seed ... -> (seed group) ...", group=group),
         "batch_index": [number for number in index for _ in range(group)],
     }
     mask = latent.get("noise_mask")

@@ -1,0 +1,106 @@
+"""What an edit asks of a transformer's attention at a step, in either mode.
+
+qk: image queries and keys become the source's (arXiv:2508.07519); words are scaled through their
+values. hybrid: the joint map is edited as Prompt-to-Prompt edits a cross-attention map.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....p2p_core.edits import PromptEdit
+
+MODES = ("auto", "qk", "hybrid")
+FEW_STEPS = 8  # distilled schedules: the layout is made in the first step
+AUTO_SHARE = 0.5  # of self_replace_steps: 0.2 of the steps at its default of 0.4, as in the paper
+
+
+class Ask(NamedTuple):
+    """What one edited row asks for, over the columns of the network's text.
+
+    inject: the source's image queries and keys (qk), or its self-attention (hybrid). scale: of the
+    words' values, (T,), None for 1. source_map S, (T_s, T), and target_weight w, (T,): of the
+    hybrid map, None in qk.
+    """
+
+    inject: bool
+    scale: Tensor | None
+    source_map: Tensor | None
+    target_weight: Tensor | None
+
+    @property
+    def idle(self) -> bool:
+        """Whether attention stays as it is."""
+        cross = self.target_weight is not None and bool((self.target_weight != 1).any())
+        return not (self.inject or cross or self.scale is not None)
+
+
+class Columns(NamedTuple):
+    """Where a prompt's columns stand among those of the network's text.
+
+    first: of the prompt's columns there. count: how many. total: columns of the network's text.
+    """
+
+    first: int
+    count: int
+    total: int
+
+
+def asked(
+    mode: str, edit: PromptEdit, step: int, steps: int, source: Columns, target: Columns
+) -> Ask:
+    """What an edit asks for at a step. mode: qk or hybrid; auto is qk in its default window."""
+    if mode == "hybrid":
+        state = edit.at(step, steps)
+        alpha = float(_usual(edit).holds(step, steps))
+        mapping = _widened(state.source_map, alpha, source, target)
+        weight = torch.full((target.total,), 1.0)
+        own = slice(target.first, target.first + target.count)
+        weight[own] = state.target_weight
+        paired = mapping.sum(dim=0) > 0
+        paired[own] = False
+        weight[paired] = 1 - alpha
+        return Ask(state.self_attention, None, mapping, weight)
+    return Ask(_injects(mode, edit, step, steps), _scale(edit, step, steps, target), None, None)
+
+
+def _injects(mode: str, edit: PromptEdit, step: int, steps: int) -> bool:
+    window = edit.self_window
+    if mode == "qk":
+        return window.holds(step, steps)
+    if steps <= FEW_STEPS:
+        return step == 0 and window.end > window.start
+    return window._replace(end=window.end * AUTO_SHARE).holds(step, steps)
+
+
+def _usual(edit: PromptEdit):
+    """The window that most columns have: padding follows it."""
+    return Counter(edit.windows).most_common(1)[0][0]
+
+
+def _scale(edit: PromptEdit, step: int, steps: int, target: Columns) -> Tensor | None:
+    """1 - α + α c of every column."""
+    alpha = torch.tensor([float(window.holds(step, steps)) for window in edit.windows])
+    scale = 1 - alpha + alpha * edit.equalizer
+    if bool((scale == 1).all()):
+        return None
+    behind = target.total - target.first - target.count
+    return F.pad(scale, (target.first, behind), value=1.0)
+
+
+def _widened(mapper: Tensor, alpha: float, source: Columns, target: Columns) -> Tensor:
+    """S over the network's columns: padding maps to padding where both prompts have it."""
+    wide = torch.zeros(source.total, target.total)
+    wide[source.first : source.first + source.count, target.first : target.first + target.count] = (
+        mapper
+    )
+    for column in range(min(source.total, target.total)):
+        both = all(not side.first <= column < side.first + side.count for side in (source, target))
+        if both:
+            wide[column, column] = alpha
+    return wide

@@ -1,0 +1,215 @@
+"""Attention control inside a transformer, for one model call, driven by its layout alone.
+
+One override goes into the call's own transformer_options, around another pack's. Calls are known by
+their order. It is a bound method whose state is in the object, so a compiled network sees one
+function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....p2p_core.joint_attention import (
+    JointEdit,
+    at,
+    joint_hybrid,
+    joint_qk,
+    scaled_values,
+)
+from ..families.record import Call, Kind, Layout
+from .host_attention import HostAttention, mask_part
+from .modes import Ask
+from .places import Kept, Pairing, pairing
+from .word_maps import WordMaps
+
+
+@dataclass(eq=False)
+class TransformerControl:
+    """One model call. layout: of its network; size: of its latent; rows: of its batch.
+
+    sources: rows of the batch to keep for other prompts' calls, into ``kept`` by call index.
+    edited: rows that are edited, asks: what each asks for, and pairs: which of ``sources`` each
+    follows; from_kept: whether the sources stand in an earlier call. blocks: which of the calls
+    that read text are edited, None for all. maps: who collects attention maps, if anyone. memory:
+    of the run, for positions, under this prompt's ``name``.
+    """
+
+    layout: Layout
+    size: tuple[int, int]
+    rows: int
+    sources: Tensor
+    edited: Tensor
+    pairs: Tensor
+    asks: Sequence[Ask]
+    blocks: Set[int] | None = None
+    kept: dict[int, Kept] = field(default_factory=dict)
+    from_kept: bool = False
+    keeps: bool = False
+    maps: WordMaps | None = None
+    memory: dict[tuple, Any] = field(default_factory=dict)
+    name: tuple = ()
+    seen: int = 0
+    _previous: Callable | None = None
+    _joint_edits: dict[int, JointEdit] = field(default_factory=dict)
+
+    def install(self, options: dict) -> None:
+        """Put the override into a call's own options, around the one that is there."""
+        self._previous = options.get("optimized_attention_override")
+        options["optimized_attention_override"] = self.attention
+
+    def check(self) -> None:
+        """ValueError if the network made other calls than its layout promises; after the call."""
+        if self.seen not in (0, len(self.layout.calls)):
+            raise ValueError(
+                f"The model made {self.seen} attention calls where a trial promised "
+                f"{len(self.layout.calls)}, so the edit cannot follow them. Another node leaves "
+                "layers out or adds some: remove it or bypass it."
+            )
+
+    def attention(
+        self, func: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """The host's optimized_attention_override."""
+        index, self.seen = self.seen, self.seen + 1
+        host = HostAttention(func, self._previous, args, kwargs)
+        if index >= len(self.layout.calls):
+            self.check()
+        call = self.layout.calls[index]
+        if call.kind is Kind.OTHER or not self._acts(call):
+            return host(q, k, v)
+        self._check_rows(call, q)
+        if v.ndim == 4 and not host.by_head:
+            v = v.flatten(2)
+        here = self._here(call, host, q, k)
+        source = self.kept[index] if self.from_kept else self._sources(here, q, k)
+        if self.keeps:
+            self.kept[index] = source
+        return self._edited(call, host, q, k, v, here, source)
+
+    def _acts(self, call: Call) -> bool:
+        """Whether anything is to be done or kept in a call."""
+        if self.maps is not None and self.maps.wants(call):
+            return True
+        if self.blocks is not None and not self._chosen(call):
+            return False
+        return self.keeps or any(not ask.idle for ask in self.asks)
+
+    def _chosen(self, call: Call) -> bool:
+        """A call that reads text counts for itself, one of the image alone for the next."""
+        following = [index for index in self.layout.reading if index >= call.index]
+        block = following[0] if following else self.layout.reading[-1]
+        return self.blocks is None or self.layout.reading.index(block) in self.blocks
+
+    def _check_rows(self, call: Call, q: Tensor) -> None:
+        if len(q) != self.rows:
+            raise ValueError(
+                f"Another node changed the rows of attention call {call.index} from {self.rows} to "
+                f"{len(q)}, so source and edit cannot be told apart there. Remove that node."
+            )
+
+    def _here(self, call: Call, host: HostAttention, q: Tensor, k: Tensor) -> Kept:
+        """This call's queries, keys, mask and positions."""
+        lengths = q.shape[-2], k.shape[-2]
+        key = "here", call.queries, call.keys, self.size, lengths
+        if key not in self.memory:
+            queries = self.layout.queries(call, lengths[0], self.size)
+            self.memory[key] = queries, self.layout.keys(call, lengths[1], self.size)
+        return Kept(q, k, host.mask, *self.memory[key])
+
+    def _sources(self, here: Kept, q: Tensor, k: Tensor) -> Kept:
+        rows = self.sources.to(q.device)
+        return here._replace(q=q[rows], k=k[rows], mask=mask_part(here.mask, rows, None))
+
+    def _edited(
+        self, call: Call, host: HostAttention, q: Tensor, k: Tensor, v: Tensor, here: Kept,
+        source: Kept,
+    ) -> Tensor:  # fmt: skip
+        chosen = [i for i, ask in enumerate(self.asks) if not ask.idle and self._chosen(call)]
+        joint = [i for i in chosen if self.asks[i].source_map is not None and call.reads_text]
+        pair = self._pairing(call, here, source, q.device) if chosen else None
+        if pair is not None:
+            q, k, v = self._injected(q, k, v, chosen, joint, source, pair)
+        if self.maps is not None and self.maps.wants(call):
+            self.maps.collect(call, host, here._replace(q=q, k=k), v, source, joint)
+        if pair is None or not joint:
+            return host(q, k, v)
+        return self._hybrid(host, q, k, v, joint, source, pair)
+
+    def _injected(
+        self, q: Tensor, k: Tensor, v: Tensor, chosen: list[int], joint: list[int],
+        source: Kept, pair: Pairing,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """The source's image queries and keys, and scaled words, in the rows that ask for them."""
+        rest = [i for i in chosen if i not in joint]
+        injected = [i for i in rest if self.asks[i].inject]
+        if injected:
+            rows, of = self._rows(injected, q.device)
+            here, there = pair.edited, pair.source
+            new = joint_qk(q[rows], source.q[of], here.queries, there.queries)
+            q = q.index_copy(0, rows, new)
+            if len(here.image):
+                new = joint_qk(k[rows], source.k[of], here.image, there.image)
+                k = k.index_copy(0, rows, new)
+        scaled = [i for i in rest if self.asks[i].scale is not None and len(pair.columns)]
+        if scaled:
+            rows, _ = self._rows(scaled, q.device)
+            scales = [scale for i in scaled if (scale := self.asks[i].scale) is not None]
+            scale = torch.stack(scales)[:, pair.columns].to(q.device)
+            new = scaled_values(v[rows], pair.words, scale)
+            v = v.index_copy(0, rows, new)
+        return q, k, v
+
+    def _hybrid(
+        self, host: HostAttention, q: Tensor, k: Tensor, v: Tensor, joint: list[int],
+        source: Kept, pair: Pairing,
+    ) -> Tensor:  # fmt: skip
+        """Edited joint maps in some rows, the host's attention in the others."""
+        rows, of = self._rows(joint, q.device)
+        others = torch.ones(len(q), dtype=torch.bool, device=q.device)
+        others[rows] = False
+        others = others.nonzero()[:, 0]
+        own, their = (mask_part(m, r, None) for m, r in ((host.mask, rows), (source.mask, of)))
+        queries = at(source.q[of], pair.source.queries)
+
+        def source_map(values: Tensor) -> Tensor:
+            mask = mask_part(their, None, pair.source.queries)
+            return host.with_mask(mask)(queries, source.k[of], values)
+
+        def own_map(places: Tensor, values: Tensor) -> Tensor:
+            mask = mask_part(own, None, places)
+            return host.with_mask(mask)(at(q[rows], places), k[rows], values)
+
+        edit = self._joint_edit(pair, joint, q.device)
+        new = joint_hybrid(
+            source_map, own_map, v[rows], source.k.shape[-2], edit, pair.edited, pair.source
+        )
+        if not len(others):
+            return new
+        mask = mask_part(host.mask, others, None)
+        out = new.new_empty(len(q), *new.shape[1:])
+        rest = host.with_mask(mask)(q[others], k[others], v[others])
+        return out.index_copy(0, rows, new).index_copy(0, others, rest)
+
+    def _joint_edit(self, pair: Pairing, joint: list[int], device: torch.device) -> JointEdit:
+        """S, w and β of this model call, the same for all calls of like positions."""
+        if id(pair) not in self._joint_edits:
+            self._joint_edits[id(pair)] = pair.edit([self.asks[i] for i in joint], device)
+        return self._joint_edits[id(pair)]
+
+    def _rows(self, numbers: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """The rows of some edits in the batch, and of their sources among the kept."""
+        index = torch.tensor(numbers)
+        return self.edited[index].to(device), self.pairs[index].to(device)
+
+    def _pairing(self, call: Call, here: Kept, source: Kept, device: torch.device) -> Pairing:
+        sides = (here.queries, here.keys), (source.queries, source.keys)
+        lengths = tuple(part.length for side in sides for part in side)
+        key = "pairing", call.queries, call.keys, self.name, self.size, lengths, device
+        if key not in self.memory:
+            self.memory[key] = pairing(*sides, device)
+        return self.memory[key]
