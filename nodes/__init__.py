@@ -14,6 +14,7 @@ from . import (
     noise_invert,
     null_text_optimize,
     plain_prompt,
+    prompt_weights,
     refine,
     reweight,
     saved_inversions,
@@ -35,6 +36,7 @@ MODULES = (
     null_text_optimize,
     saved_inversions,
     ip2p_conditioning,
+    prompt_weights,
     demo_model,
 )
 

@@ -37,7 +37,8 @@ class Technique:
 CONTROL = Technique("p2p", "p2p_control", "AttentionController", "positive")
 NULL_TEXT = Technique("p2p_null_text", "p2p_null_text", "P2P Null-Text Optimize", "negative")
 INSTRUCT = Technique("p2p_instruct", "p2p_instruct", "IP2PConditioning", "positive")
-OWN_KEYS = frozenset(technique.key for technique in (CONTROL, NULL_TEXT, INSTRUCT))
+WEIGHTS = Technique("p2p_weights", "p2p_weights", "P2P Prompt Weights", "positive")
+OWN_KEYS = frozenset(technique.key for technique in (CONTROL, NULL_TEXT, INSTRUCT, WEIGHTS))
 
 Conds = Mapping[str, list[dict]]
 
@@ -80,14 +81,18 @@ class Run(Protocol):
 Begin = Callable[[Sampling], Run | None]
 
 
-def with_run(model: Any, technique: Technique, tag: str, begin: Begin) -> Any:
+def with_run(
+    model: Any, technique: Technique, tag: str, begin: Begin, beside_others: bool = False
+) -> Any:
     """A clone of the model that calls ``begin`` whenever it is sampled; it replaces an earlier one.
 
     tag: of the conditionings that belong to it. begin: checks the wiring (ValueError) and makes the
-    run's state, or None where there is nothing to do.
+    run's state, or None where there is nothing to do. beside_others: runs of the same technique
+    stay, each with conditionings of its own.
     """
     patched = model.clone()
-    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, technique.key)
+    if not beside_others:
+        patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, technique.key)
     wrapper = _OuterSample(technique, tag, begin)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, technique.key, wrapper)
     return patched

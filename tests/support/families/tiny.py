@@ -67,6 +67,9 @@ class Family:
                 **self.sizes, dtype=torch.float32, device="cpu", operations=operations
             )
             randomize(network, seed, dict(self.gains))
+            for name, grid in network.named_buffers():
+                if name == "pos_embed":  # SD3 leaves it to its checkpoint
+                    grid.normal_(generator=torch.Generator().manual_seed(seed)).mul_(0.02)
             weights = dict(network.state_dict())
             weights.update({key: torch.zeros(1) for key in self.extra_keys})
             with self._true_sizes(), _complaints() as complaints:

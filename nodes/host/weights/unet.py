@@ -1,0 +1,85 @@
+"""Word weights inside a UNet, for one model call: around whatever stands on its cross-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import comfy.ldm.modules.attention as host_attention
+import torch
+from torch import Tensor
+
+from ....p2p_core.word_weights import Weighted, biased_attention, weighted, weighted_values
+from ..families.unet import Layer
+from .plan import WeightPlan
+
+TOKENS = 1  # the axis of a UNet's keys and values
+
+
+class UNetWeights:
+    """One call's patches, and the blocks that they reached.
+
+    rows: (R,) those of the weighted prompt among ``batch``. columns: of the prompt's encoding,
+    before the host repeats it to the length of others in the batch.
+    """
+
+    def __init__(
+        self, plan: WeightPlan, layers: Sequence[Layer], rows: Tensor, batch: int, columns: int
+    ) -> None:
+        self.plan, self.layers, self.rows = plan, layers, rows
+        self.batch, self.columns = batch, columns
+        self.reached: set[int] = set()
+        self._words: dict[int, Weighted] = {}
+
+    def install(self, options: dict) -> None:
+        """Put the patches into a call's own options, around those that are there already."""
+        replace = dict(options.get("patches_replace", {}))
+        previous = replace.get("attn2", {})
+        ours = {
+            layer: partial(self._attn2, number, previous.get(layer, previous.get(layer[:2])))
+            for number, layer in enumerate(self.layers)
+            if self.plan.acts_in(number)
+        }
+        replace["attn2"] = {**previous, **ours}
+        options["patches_replace"] = replace
+
+    def _attn2(
+        self, number: int, previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra: dict
+    ) -> Tensor:
+        self.reached.add(number)
+        if len(v) != self.batch:
+            raise ValueError(
+                f"Another node changed the rows of the model's cross-attention from {self.batch} "
+                f"to {len(v)}, so the prompt with weights cannot be told from others there. Nodes "
+                "for regional prompts (couple, attention masks) do so: use ConditioningSetMask."
+            )
+        words = self._words_among(v.shape[TOKENS], v.device)
+        rows = self.rows.to(v.device)
+        v = weighted_values(v, rows, words, TOKENS)
+        attend = partial(_host_attention, extra)
+        out = attend(q, k, v) if previous is None else previous(q, k, v, extra)
+        if words.bias is None:
+            return out
+        part = q[rows], k[rows], v[rows]
+        new = biased_attention(attend, *part, words, TOKENS)
+        if previous is not None:  # keep what it adds to plain attention
+            new = out[rows] + new - attend(*part)
+        return out.index_copy(0, rows, new)
+
+    def _words_among(self, length: int, device: torch.device) -> Weighted:
+        """The words among ``length`` keys: a repeated prompt's, and what others appended."""
+        if length not in self._words:
+            weights, words = self.plan.words.spread(self.columns)
+            repeats = max(length // self.columns, 1)
+            weights, words = weights.repeat(repeats)[:length], words.repeat(repeats)[:length]
+            positions = words.nonzero()[:, 0]
+            made = weighted(positions, weights[positions], self.plan.scores)
+            self._words[length] = made.to(device)
+        return self._words[length]
+
+
+def _host_attention(extra: dict, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The attention function that the host would have used in this layer. (B, Q, heads * C)"""
+    return host_attention.optimized_attention(
+        q, k, v, extra["n_heads"], attn_precision=extra["attn_precision"], transformer_options=extra
+    )

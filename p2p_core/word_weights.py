@@ -1,0 +1,118 @@
+"""Word weights as a factor on attention, for every query and without another map.
+
+With a weight c_j for every word, Prompt-to-Prompt's re-weighting (arXiv:2208.01626, section 3.2)
+multiplies the map's columns. That is a factor on the words' values:
+
+    values    M diag(c) V = M (c ⊙ V)          linear in c; what a word adds, c times
+    scores    softmax(q kᵀ / √d + log c) V     the word's share before normalising, c times
+
+A negative c also takes away what all words have in common, which the network's next
+normalisation turns into lost contrast. So a negative weight scales about the mean m of the words
+that keep weight 1: v_j <- m + c_j (v_j - m); about zero where there is no such word. A share
+cannot be negative or zero, so in `scores` weights up to 0 act on the values too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class WordWeights:
+    """The words of an encoding. columns: (n,) of all of them; weights: (n,), 1 for most."""
+
+    columns: Tensor
+    weights: Tensor
+
+    def strengthened(self, strength: float) -> WordWeights:
+        """Weights 1 + strength (c - 1): 0 takes them away, 2 doubles their distance from 1."""
+        return WordWeights(self.columns, 1 + strength * (self.weights - 1))
+
+    @cached_property
+    def neutral(self) -> bool:
+        """Whether they change nothing."""
+        return bool((self.weights == 1).all())
+
+    def spread(self, length: int, offset: int = 0) -> tuple[Tensor, Tensor]:
+        """Weight of each of ``length`` columns, and which belong to words, (length,) each."""
+        weights, words = torch.ones(length), torch.zeros(length, dtype=torch.bool)
+        weights[self.columns + offset] = self.weights
+        words[self.columns + offset] = True
+        return weights, words
+
+
+class Weighted(NamedTuple):
+    """Words among the keys of one attention call, and what is done to them.
+
+    positions: (n,). factor: (n,) on their values. kept: (n,) bool, words of weight 1. bias: (n,) on
+    their scores, None for none. negative: whether a factor is.
+    """
+
+    positions: Tensor
+    factor: Tensor
+    kept: Tensor
+    bias: Tensor | None
+    negative: bool
+
+    def to(self, device: torch.device) -> Weighted:
+        return Weighted(
+            self.positions.to(device),
+            self.factor.to(device),
+            self.kept.to(device),
+            None if self.bias is None else self.bias.to(device),
+            self.negative,
+        )
+
+
+def weighted(positions: Tensor, weights: Tensor, scores: bool) -> Weighted:
+    """What weights (n,) of words at ``positions`` do to values and, if asked, to scores."""
+    biased = (weights > 0) & (weights != 1) & scores
+    factor = torch.where(biased, torch.ones_like(weights), weights)
+    bias = torch.where(biased, weights.clamp(min=1e-30).log(), torch.zeros_like(weights))
+    negative = bool((factor < 0).any())
+    return Weighted(positions, factor, weights == 1, bias if biased.any() else None, negative)
+
+
+def weighted_values(v: Tensor, rows: Tensor, words: Weighted, axis: int) -> Tensor:
+    """A copy of v with the words of some rows scaled. v: (B, …), ``axis`` > 0 holds the keys."""
+    part = v[rows].index_select(axis, words.positions)
+    factor = _along(words.factor, axis, v)
+    new = factor * part
+    if words.negative:
+        kept = _along(words.kept, axis, v).to(torch.promote_types(v.dtype, torch.float32))
+        mean = (part * kept).sum(dim=axis, keepdim=True) / kept.sum().clamp(min=1)
+        mean = mean.to(v.dtype)
+        new = torch.where(factor < 0, mean + factor * (part - mean), new)
+    out = v.clone()
+    for row, values in zip(rows.tolist(), new, strict=True):
+        out[row].index_copy_(axis - 1, words.positions, values)
+    return out
+
+
+def biased_attention(
+    attend: Attend, q: Tensor, k: Tensor, v: Tensor, words: Weighted, axis: int
+) -> Tensor:
+    """softmax(q kᵀ / √d + bias) v, from two fused attentions and without a mask.
+
+    e^b is a factor on a key's share, so the numerator is attention over e^b v, and the denominator
+    attention over e^b.
+    """
+    assert words.bias is not None
+    bias = words.bias.new_zeros(v.shape[axis]).index_copy(0, words.positions, words.bias)
+    share = _along((bias - bias.max()).exp(), axis, v)
+    return attend(q, k, share * v) / attend(q, k, share.expand_as(v).contiguous())
+
+
+def _along(x: Tensor, axis: int, like: Tensor) -> Tensor:
+    """x (n,) in the type of ``like``, to broadcast along one of its axes."""
+    shape = [1] * like.ndim
+    shape[axis] = len(x)
+    return x.reshape(shape) if x.dtype == torch.bool else x.to(like.dtype).reshape(shape)
