@@ -51,10 +51,9 @@ class NullTextOptimize(io.ComfyNode):
                     default=10,
                     min=0,
                     max=500,
-                    tooltip="How far the embedding may move at each step, in the paper's updates "
-                    "(paper: 10). More come nearer to the photograph, take longer and leave less "
-                    "freedom to an edit. 0: negative-prompt inversion, at once and without "
-                    "optimisation: the prompt itself is the negative.",
+                    tooltip="Most updates of the embedding at each step (paper: 10). More come "
+                    "nearer to the photograph and take longer. 0: negative-prompt inversion, at "
+                    "once and without optimisation: the prompt itself is the negative.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -63,9 +62,8 @@ class NullTextOptimize(io.ComfyNode):
                     max=1.0,
                     step=1e-4,
                     round=False,
-                    tooltip="Length of one of the paper's updates, in units of the embedding's "
-                    "values (paper: 0.01). It shrinks by a hundredth with every step of the "
-                    "sampler, and bounds how far the embedding moves.",
+                    tooltip="Size of an update, in units of the embedding's values (paper: 0.01). "
+                    "It shrinks by a hundredth with every step of the sampler.",
                 ),
                 io.Float.Input(
                     "early_stop",

@@ -17,23 +17,24 @@ import torch
 from torch import Tensor
 
 from .inversion import Denoise, ddim_step
-from .trust_region import SecondMoments, TrustRegion, per_row
+from .secant import SecantDescent
 
 DenoiseUnder = Callable[[Tensor, float, Tensor], Tensor]
 OnStep = Callable[[int, Tensor, Tensor, Tensor], None]
 
 SLOWEST = 0.05  # share of the learning rate that is left late in a long schedule
 LOOSER = 2e-5  # by which the loss that is good enough grows every step
-STRIDE = 2  # of the paper's updates that one of ours stands for, at most
+# The paper's code updates once more after the loss was good enough, which about halves it. Here the
+# loss is looked at before an update, and has to be that small.
+SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to optimise. cfg: the guidance of the run.
+    """How to optimise. cfg: the guidance of the run. inner_steps: most updates at each step.
 
-    inner_steps: how far the embedding may move at each step, counted in the paper's updates.
-    learning_rate: the length of such an update, in units of the embedding's values. early_stop:
-    the loss that is good enough at the first step.
+    learning_rate: of an update, in units of the embedding's values. early_stop: the loss that is
+    good enough at the first step.
     """
 
     cfg: float
@@ -41,22 +42,13 @@ class Settings:
     learning_rate: float = 1e-2
     early_stop: float = 1e-5
 
-    @property
-    def updates(self) -> int:
-        """The most updates at each step."""
-        return math.ceil(self.inner_steps / STRIDE)
-
-    def radius(self, step: int) -> float:
-        """The longest update of a step, RMS: all of them go as far as the paper's could.
-
-        The paper's code lets the learning rate vanish at step 100.
-        """
-        rate = self.learning_rate * max(1 - step / 100, SLOWEST)
-        return rate * self.inner_steps / max(self.updates, 1)
+    def rate(self, step: int) -> float:
+        """The learning rate of a step. The paper's code lets it vanish at step 100."""
+        return self.learning_rate * max(1 - step / 100, SLOWEST)
 
     def enough(self, step: int) -> float:
         """The loss at which a step's optimisation stops."""
-        return self.early_stop + LOOSER * step
+        return SHARE * (self.early_stop + LOOSER * step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,74 +160,57 @@ class _Step(NamedTuple):
         return ddim_step(self.x, denoised, self.sigma, self.sigma_next)
 
 
-class _Point(NamedTuple):
-    """A null embedding (B, T, D), where its step ends (B, C, h, w), errors (B, P), losses (B,)."""
+class _Try(NamedTuple):
+    """A null embedding (B, T, D), where its step ends (B, C, h, w), and the losses (B,)."""
 
     embedding: Tensor
     x: Tensor
-    errors: Tensor
     losses: Tensor
 
-    def detach(self) -> _Point:
-        return _Point(*(part.detach() for part in self))
-
-    def replaced(self, where: Tensor, other: _Point) -> _Point:
-        """The other's values for the pictures ``where`` says, (B,) bool."""
+    def or_better(self, other: _Try) -> _Try:
+        """For every picture the one with the smaller loss; a loss that is no number never wins."""
+        better = other.losses < self.losses
         pairs = zip(other, self, strict=True)
-        return _Point(*(torch.where(per_row(where, new), new, old) for new, old in pairs))
+        return _Try(*(torch.where(_like(better, new), new, old) for new, old in pairs))
 
 
 class _Search:
     """The optimisation of a run, step by step, and what it cost."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.moments = settings, SecondMoments()
+        self.settings = settings
         self.predictions = self.gradients = 0
         self.failed_at: int | None = None
 
-    def best(self, step: _Step, index: int, embedding: Tensor) -> _Point:
+    def best(self, step: _Step, index: int, embedding: Tensor) -> _Try:
         """The best embedding met within the allowed updates, for every picture of its own.
 
         The loss is looked at before an update, and the last prediction is the step's own, so that
-        a step that needs k updates costs k + 1 predictions. An update that made the loss larger is
-        taken back and made again, shorter, from the same gradient.
+        a step that needs k updates costs k + 1 predictions and k gradients.
         """
-        radius, enough = self.settings.radius(index), self.settings.enough(index)
-        updates = self.settings.updates if self.failed_at is None else 0
-        point = self._predict(step, index, embedding, updates > 0)
-        best, region = point.detach(), TrustRegion(point.losses.detach())
-        better = torch.ones_like(best.losses, dtype=torch.bool)
-        slope, direction = torch.zeros_like(best.losses), torch.zeros_like(embedding)
-        for left in reversed(range(updates)):
-            going = best.losses >= enough
-            if self.failed_at is not None or not going.any():
+        rate, enough = self.settings.rate(index), self.settings.enough(index)
+        updates = self.settings.inner_steps if self.failed_at is None else 0
+        secant, best = SecantDescent(), None
+        for left in range(updates, -1, -1):
+            embedding = embedding.detach().requires_grad_(left > 0)
+            x = step.take(embedding)
+            errors = _errors(x, step.pivot, step.sigma_next)
+            self.predictions += 1
+            losses = errors.detach().square().mean(dim=1)
+            tried = _Try(embedding.detach(), x.detach(), losses)
+            best = tried if best is None else best.or_better(tried)
+            if not losses.isfinite().all() and self.failed_at is None:
+                self.failed_at = index
+            if left == 0 or self.failed_at is not None or bool((best.losses < enough).all()):
                 break
-            if (better & going).any():
-                gradient = self._gradient(point)
-                new = self.moments.direction(gradient, better & going)
-                direction = torch.where(per_row(better, new), new, direction)
-                slope = torch.where(better, (gradient * new).flatten(1).sum(dim=1), slope)
-            length = torch.where(going, region.length(best.losses, slope, radius), 0)
-            move = -per_row(length, direction) * direction
-            point = self._predict(step, index, best.embedding + move, left > 0)
-            region.learn(move, point.errors.detach() - best.errors)
-            better = point.losses.detach() < best.losses
-            best = best.replaced(better, point.detach())
+            [gradient] = torch.autograd.grad(errors.square().sum(), embedding)
+            self.gradients += 1
+            proposed = secant.next(embedding.detach(), errors.detach(), gradient, rate)
+            embedding = torch.where(_like(best.losses < enough, proposed), best.embedding, proposed)
+        assert best is not None
         return best
 
-    def _predict(self, step: _Step, index: int, embedding: Tensor, differentiate: bool) -> _Point:
-        embedding = embedding.detach().requires_grad_(differentiate)
-        x = step.take(embedding)
-        errors = _errors(x, step.pivot, step.sigma_next)
-        losses = errors.square().mean(dim=1)
-        self.predictions += 1
-        if not losses.isfinite().all() and self.failed_at is None:
-            self.failed_at = index
-        return _Point(embedding, x, errors, losses)
 
-    def _gradient(self, point: _Point) -> Tensor:
-        """Of the losses by the embedding."""
-        self.gradients += 1
-        # The sum, for the sake of networks in fp16: the mean's gradient would be too small.
-        [gradient] = torch.autograd.grad(point.errors.square().sum(), point.embedding)
-        return gradient / point.errors.shape[1]
+def _like(mask: Tensor, values: Tensor) -> Tensor:
+    """A mask (B,) that broadcasts over values (B, …)."""
+    return mask.reshape(-1, *[1] * (values.ndim - 1))

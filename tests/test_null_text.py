@@ -133,14 +133,14 @@ def test_without_inner_steps_the_prompt_is_the_negative() -> None:
 
 def test_a_network_that_fails_keeps_what_was_good(caplog: pytest.LogCaptureFixture) -> None:
     model = calm()
-    levels = set()
+    calls = 0
 
     def fails_late(apply_model: Any, arguments: Any) -> Tensor:
+        nonlocal calls
         trial = arguments["c"]["c_crossattn"].requires_grad
-        if trial:
-            levels.add(float(arguments["timestep"].max()))
+        calls += trial
         out = apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
-        return out * torch.nan if trial and len(levels) == 4 else out
+        return out * torch.nan if trial and calls == 8 else out
 
     broken = model.clone()
     broken.set_model_unet_function_wrapper(fails_late)
@@ -155,9 +155,9 @@ def test_a_network_that_fails_keeps_what_was_good(caplog: pytest.LogCaptureFixtu
 
 def test_it_says_what_it_cost(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        reconstruction(calm(), picture(), inner_steps=6)
+        reconstruction(calm(), picture(), inner_steps=2)
     cost = re.search(r"(\d+) model evaluations and (\d+) gradients", caplog.text)
     assert cost is not None
     predictions, gradients = map(int, cost.groups())
-    assert 2 * 6 < predictions <= (2 + 3) * 6
-    assert 0 < gradients <= 3 * 6
+    assert predictions == gradients + 2 * 6
+    assert 0 < gradients <= 2 * 6
