@@ -1,152 +1,260 @@
-"""Null-text optimisation: model evaluations and reconstruction against the paper's schedule.
+"""Null-text optimisation beside the paper's Algorithm 1: what comes back, what an edit keeps, cost.
 
-    python dev.py python -- benchmarks/null_text.py --count 12
+    python dev.py python -- benchmarks/null_text.py --count 15 --steps 20
 
-The same photographs and inverted paths for both. The reference is Algorithm 1 as the authors' code
-runs it: Adam anew at every step, a loss that is looked at after an update, and two more predictions
-for the step itself. A row is one forward or one backward pass of one picture. PSNR is against the
-autoencoder's round trip.
+The same photographs, inverted paths and edits for all. Algorithm 1 (arXiv:2211.09794) is here as
+the authors' code runs it: Adam anew at every step, a loss that is looked at after an update, and
+two more predictions for the step itself. Columns:
+
+- back: the reconstruction against the photograph through the autoencoder, and the worst of them;
+- success: the judge finds what the edit asked for;
+- outside: the edit against the photograph, away from its object;
+- distance: of the null embeddings from the empty prompt's, as a share of that one's norm;
+- rows: UNet evaluations of the optimisation (a backward pass counts as one more).
+
+With --rounding it tells instead by how much results differ between one thread and two, which round
+differently: reconstructions, and embeddings as a share of the way that the optimisation took them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from demo_edits import Case, Pack, cases, psnr
-from inversion import photograph
+from demo_edits import Case, cases, make_edit, outside, psnr, score
+from inversion import Studio, judge, photograph
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from p2p_core.inversion import ddim_invert, ddim_step
-from p2p_core.null_text import Settings, guided, negative_prompt_inversion, optimize_null_text
+from p2p_core.inversion import Denoise, ddim_step
+from p2p_core.null_text import DenoiseUnder, NullEmbeddings, OnStep, Settings, guided
+
+ALGORITHM_1, OURS, NEGATIVE, DIRECT = "Algorithm 1", "null-text", "negative-prompt", "direct"
+
+
+def algorithm_1(
+    cond: Denoise,
+    uncond: DenoiseUnder,
+    pivot: Tensor,
+    sigmas: Sequence[float],
+    embedding: Tensor,
+    settings: Settings,
+    on_step: OnStep | None = None,
+) -> NullEmbeddings:
+    """The paper's, for one picture; arguments as for ``p2p_core.null_text.optimize_null_text``."""
+    x, null, found, losses, updates = pivot[0], embedding, [], [], 0
+    for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        null = null.detach().clone().requires_grad_()
+        adam = torch.optim.Adam([null], lr=settings.learning_rate * (1 - i / 100))
+        with torch.no_grad():
+            denoised = cond(x, sigma)
+        for _ in range(settings.inner_steps):
+            ends = ddim_step(
+                x, guided(denoised, uncond(x, sigma, null), settings.cfg), sigma, following
+            )
+            loss = ((ends - pivot[i + 1]).square() / (1 + following**2)).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            updates += 1
+            if loss.item() < settings.early_stop + 2e-5 * i:
+                break
+        with torch.no_grad():
+            denoised = guided(cond(x, sigma), uncond(x, sigma, null), settings.cfg)
+            x = ddim_step(x, denoised, sigma, following)
+        found.append(null.detach())
+        losses.append((x - pivot[i + 1]).flatten(1).square().mean(dim=1) / (1 + following**2))
+        if on_step is not None:
+            on_step(i + 1, x, denoised, losses[-1])
+    predictions = updates + 3 * len(found)
+    return NullEmbeddings(torch.stack(found), x, torch.stack(losses), predictions, updates)
 
 
 class Result(NamedTuple):
-    psnr: float
+    back: float
+    success: bool
+    outside: float
+    distance: float
     rows: int
     seconds: float
 
 
-class Network:
-    """The demo model as a denoiser in sigma space that counts its passes."""
+class Optimised(NamedTuple):
+    """A model and a negative to sample with, the null embeddings (N, 1, T, D), and their cost."""
 
-    def __init__(self) -> None:
-        import comfy.model_management
-
-        self.pack = Pack()
-        self.patcher, self.clip, self.vae = self.pack.demo_model()
-        comfy.model_management.load_models_gpu([self.patcher])
-        self.model, self.rows = self.patcher.model, 0
-
-    def text(self, prompt: str) -> Tensor:
-        return self.clip.encode_from_tokens(self.clip.tokenize(prompt)).float().clone()
-
-    def denoise(self, x: Tensor, sigma: float, context: Tensor) -> Tensor:
-        self.rows += 1
-        out = self.model.apply_model(x, x.new_full((1,), sigma), c_crossattn=context)
-        if out.requires_grad:
-            out.register_hook(self._backward)
-        return out
-
-    def _backward(self, _gradient: Tensor) -> None:
-        self.rows += 1
-
-    def picture(self, x: Tensor) -> np.ndarray:
-        with torch.inference_mode():
-            [made] = self.vae.decode(self.model.process_latent_out(x.detach()))
-        return made.clamp(0, 1).mul(255).round().byte().numpy()
+    model: Any
+    negative: list
+    embeddings: Tensor | None
+    rows: int
+    seconds: float
 
 
-def reference(
-    network: Network, pivot: Tensor, sigmas: list[float], prompt: Tensor, null: Tensor, s: Settings
-) -> Tensor:
-    """The paper's schedule; returns the reconstruction."""
-    x = pivot[0]
-    for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
-        null = null.detach().clone().requires_grad_()
-        adam = torch.optim.Adam([null], lr=s.rate(i))
-        with torch.no_grad():
-            cond = network.denoise(x, sigma, prompt)
-        for _ in range(s.inner_steps):
-            denoised = guided(cond, network.denoise(x, sigma, null), s.cfg)
-            error = ddim_step(x, denoised, sigma, following) - pivot[i + 1]
-            loss = (error.square() / (1 + following**2)).mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            if loss.item() < s.early_stop + 2e-5 * i:
-                break
-        with torch.no_grad():
-            cond, uncond = (network.denoise(x, sigma, text) for text in (prompt, null))
-            x = ddim_step(x, guided(cond, uncond, s.cfg), sigma, following)
-    return x
+class Bench:
+    """The demo model, and one photograph after the other."""
 
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.studio = options, Studio(options)
+        self.pack = self.studio.pack
+        node = self.pack.host.NODE_CLASS_MAPPINGS["P2PNullTextOptimize"].__module__
+        name = node.rpartition(".")[0] + ".host.null_text.optimise"
+        self.program = importlib.import_module(name)
 
-def measure(network: Network, case: Case, number: int, steps: int, cfg: float) -> dict[str, Result]:
-    """Every method on one photograph."""
-    import comfy.samplers
+    def optimised(self, name: str, case: Case, latent: dict) -> Optimised:
+        """By the node itself, whose optimisation is exchanged for Algorithm 1."""
+        studio, negative = self.studio, self.studio.text("")
+        inversion, *_ = studio.inverted(case, latent, 0)
+        if name == DIRECT:
+            return Optimised(studio.model, negative, None, 0, 0.0)
+        kept: list[NullEmbeddings] = []
 
-    pixels = torch.from_numpy(photograph(case, number).copy())[None].float() / 255
-    with torch.inference_mode():
-        clean = network.model.process_latent_in(network.vae.encode(pixels))
-    clean = clean.clone()
-    sampling = network.patcher.get_model_object("model_sampling")
-    sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", steps).tolist()
-    prompt, null = network.text(case.source.text), network.text("")
+        def keep(how: Callable[..., NullEmbeddings]) -> Callable[..., NullEmbeddings]:
+            return lambda *arguments: kept.append(how(*arguments)) or kept[0]
 
-    def under(context: Tensor) -> Callable[[Tensor, float], Tensor]:
-        return lambda x, sigma: network.denoise(x, sigma, context)
-
-    settings = Settings(cfg)
-    with torch.no_grad():
-        pivot, _ = ddim_invert(under(prompt), clean, sigmas)
-    runs: dict[str, Callable[[], Tensor]] = {
-        "reference schedule": lambda: reference(network, pivot, sigmas, prompt, null, settings),
-        "null-text": lambda: (
-            optimize_null_text(under(prompt), network.denoise, pivot, sigmas, null, settings).x
-        ),
-        "negative-prompt": lambda: (
-            negative_prompt_inversion(under(prompt), pivot, sigmas, prompt).x
-        ),
-    }
-    results, wanted = {}, network.picture(clean)
-    for name, run in runs.items():
-        network.rows, start = 0, time.monotonic()
-        x = run()
+        program, rows, start = self.program, studio.rows, time.monotonic()
+        ours = algorithm_1 if name == ALGORITHM_1 else program.optimize_null_text
+        with (
+            patch.object(program, "optimize_null_text", keep(ours)),
+            patch.object(
+                program, "negative_prompt_inversion", keep(program.negative_prompt_inversion)
+            ),
+        ):
+            model, negative, _ = self.pack.node(
+                "P2PNullTextOptimize", model=studio.model, inversion=inversion,
+                cfg=self.options.cfg, positive=studio.text(case.source.text), negative=negative,
+                inner_steps=0 if name == NEGATIVE else self.options.inner_steps,
+                learning_rate=1e-2, early_stop=1e-5,
+            )  # fmt: skip
         seconds = time.monotonic() - start
-        results[name] = Result(psnr(wanted, network.picture(x)), network.rows, seconds)
-    return results
+        return Optimised(model, negative, kept[0].embeddings, studio.rows - rows, seconds)
+
+    def pictures(
+        self, case: Case, latent: dict, how: Optimised, sampler: str, pinned: bool = False
+    ) -> np.ndarray:
+        """Reconstruction and edit, (2, H, W, 3) uint8."""
+        inversion, start, _ = self.studio.inverted(case, latent, 0)
+        edit = make_edit(self.pack, self.studio.clip, case)
+        run = self.pack.control(how.model, start, [edit], inversion if pinned else None)
+        o = self.options
+        samples = self.pack.host.common_ksampler(
+            run.model, 0, o.steps, o.cfg, sampler, "normal", run.positive, how.negative, run.latent,
+            disable_noise=True,
+        )[0]["samples"]  # fmt: skip
+        return self.studio.decoded(samples)
+
+    def distance(self, embeddings: Tensor | None) -> float:
+        """Mean over the steps of |e - e_0| / |e_0|, e_0 of the empty prompt."""
+        if embeddings is None:
+            return 0.0
+        null = self.studio.text("")[0][0]
+        return float(((embeddings - null).flatten(1).norm(dim=1) / null.norm()).mean())
+
+    def result(self, name: str, case: Case, picture: np.ndarray, latent: dict) -> Result:
+        how = self.optimised(name, case, latent)
+        source, edited = self.pictures(
+            case, latent, how, self.options.sampler, pinned=name == DIRECT
+        )
+        [round_trip] = self.studio.decoded(latent["samples"])
+        away = outside(judge(picture).mask, case.new_shape)  # type: ignore[arg-type]
+        return Result(
+            psnr(round_trip, source),
+            score(picture, edited, case).success,
+            psnr(picture[away], edited[away]),
+            self.distance(how.embeddings),
+            how.rows,
+            how.seconds,
+        )
+
+    def rounding(self, name: str, case: Case, latent: dict) -> list[float]:
+        """Of one thread and of two: reconstructions under euler and heun, dB; and the difference.
+
+        That is |e_1 - e_2| / |e_1 - e_0| over all steps.
+        """
+        found, quality = [], []
+        [round_trip] = self.studio.decoded(latent["samples"])
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            how = self.optimised(name, case, latent)
+            assert how.embeddings is not None
+            found.append(how.embeddings)
+            for sampler in ("euler", "heun"):
+                source, _ = self.pictures(case, latent, how, sampler)
+                quality.append(psnr(round_trip, source))
+        way = found[0] - self.studio.text("")[0][0]
+        return [*quality, float((found[0] - found[1]).norm() / way.norm())]
 
 
-def main() -> None:
+def table(results: dict[str, list[Result]], title: str) -> Table:
+    columns = ("method", "back", "worst", "success", "outside", "distance", "rows", "seconds")
+    shown = Table(*columns, box=MARKDOWN, title=title)
+    for name, rows in results.items():
+        back, _, around, distance, evaluated, seconds = (
+            statistics.fmean(column) for column in zip(*rows, strict=True)
+        )
+        shown.add_row(
+            name,
+            f"{back:.1f} dB",
+            f"{min(row.back for row in rows):.1f} dB",
+            f"{sum(row.success for row in rows)} of {len(rows)}",
+            f"{around:.1f} dB",
+            f"{distance:.2f}",
+            f"{evaluated:.0f}",
+            f"{seconds:.1f}",
+        )
+    return shown
+
+
+def rounding_table(bench: Bench, photographs: list[tuple[Case, np.ndarray]]) -> Table:
+    columns = ("method", "photograph", "euler, 1", "heun, 1", "euler, 2", "heun, 2", "difference")
+    shown = Table(*columns, box=MARKDOWN, title="one thread and two")
+    for number, (case, picture) in enumerate(track(photographs, console=Console(stderr=True))):
+        bench.studio.inversions.clear()
+        latent = bench.studio.encoded(picture)
+        for name in (ALGORITHM_1, OURS):
+            *quality, difference = bench.rounding(name, case, latent)
+            cells = (f"{value:.2f} dB" for value in quality)
+            shown.add_row(name, str(number), *cells, f"{difference:.1e}")
+    return shown
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=12, help="photographs")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--count", type=int, default=15, help="photographs")
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=7.5)
+    parser.add_argument("--inner-steps", type=int, default=10)
+    parser.add_argument("--sampler", default="euler", help="of reconstruction and edit")
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    parser.add_argument("--rounding", action="store_true", help="compare one thread with two")
+    return parser.parse_args()
+
+
+@torch.inference_mode()
+def main() -> None:
+    options = arguments()
     torch.set_num_threads(options.threads)
-    network, found = Network(), defaultdict(list)
-    for number, case in enumerate(track(cases(options.count), console=Console(stderr=True))):
-        for name, result in measure(network, case, number, options.steps, options.cfg).items():
-            found[name].append(result)
+    bench, console = Bench(options), Console(width=110)
+    photographs = [(case, photograph(case, i)) for i, case in enumerate(cases(options.count))]
+    if options.rounding:
+        console.print(rounding_table(bench, photographs))
+        return
+    results: dict[str, list[Result]] = {name: [] for name in (ALGORITHM_1, OURS, NEGATIVE, DIRECT)}
+    for case, picture in track(photographs, console=Console(stderr=True)):
+        bench.studio.inversions.clear()
+        latent = bench.studio.encoded(picture)
+        for name, found in results.items():
+            found.append(bench.result(name, case, picture, latent))
     title = f"{options.count} photographs, {options.steps} steps, cfg {options.cfg:g}"
-    table = Table("method", "PSNR", "worst", "rows", "seconds", box=MARKDOWN, title=title)
-    for name, results in found.items():
-        quality, rows, seconds = (statistics.fmean(part) for part in zip(*results, strict=True))
-        worst = min(result.psnr for result in results)
-        table.add_row(name, f"{quality:.1f} dB", f"{worst:.1f} dB", f"{rows:.0f}", f"{seconds:.1f}")
-    Console(width=100).print(table)
+    console.print(table(results, title))
 
 
 if __name__ == "__main__":
