@@ -113,3 +113,12 @@ def test_strength() -> None:
     words = WordWeights(torch.tensor([1, 3]), torch.tensor([1.5, -1.0]))
     assert words.strengthened(2.0).weights.tolist() == [2.0, -3.0]
     assert words.strengthened(0.0).neutral and not words.neutral
+
+
+def test_half_precision_stays_and_is_near() -> None:
+    _, _, v = tensors()
+    exact = weighted_values(v, torch.arange(ROWS), weighted(POSITIONS, WEIGHTS, False), 2)
+    half = v.bfloat16()
+    made = weighted_values(half, torch.arange(ROWS), weighted(POSITIONS, WEIGHTS, False), 2)
+    assert made.dtype == torch.bfloat16
+    assert_close(made.double(), exact, atol=0.05, rtol=0.02)

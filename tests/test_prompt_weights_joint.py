@@ -106,17 +106,20 @@ def weighted(case: Case, text: str = WEIGHTED, cfg: float = 1.0, **options: Any)
 
 
 def oracle(case: Case, cfg: float = 1.0, batch: int = 1, **options: Any) -> Tensor:
+    place = Place(case, cfg, batch, oracle_model(case, **options))
+    return place.sampled(place.model, place.text(CLEAN))
+
+
+def oracle_model(case: Case, **options: Any) -> Any:
     words, red, blurry = case.words
     reds = red if isinstance(red, tuple) else (red,)
     weights = {**dict.fromkeys(reds, 1.7), **dict.fromkeys(blurry, -1.0)}
     size = case.family.latent().shape[-2:]
     pictures = (size[0] // case.patch) * (size[1] // case.patch)
-    model = weights_oracle.joint(
+    return weights_oracle.joint(
         loaded(case)[0], weights, words, case.text, lambda options: pictures, case.image_first,
         **options,
     )  # fmt: skip
-    place = Place(case, cfg, batch, model)
-    return place.sampled(place.model, place.text(CLEAN))
 
 
 def plain(case: Case, cfg: float = 1.0, batch: int = 1) -> Tensor:
@@ -172,6 +175,29 @@ def test_around_an_override_that_is_there() -> None:
     model.model_options["transformer_options"]["optimized_attention_override"] = foreign
     made = weighted(QWEN_IMAGE, model=model)
     assert torch.equal(made, weighted(QWEN_IMAGE)) and calls
+
+
+def advanced(place: Place, model: Any, positive: Any) -> Tensor:
+    """As FLUX templates sample: a guider without negative, and a model with another shift."""
+    graph = place.graph
+    model = graph.add("ModelSamplingAuraFlow", model=model, shift=3.1)
+    made = graph.add(
+        "SamplerCustomAdvanced",
+        noise=graph.add("RandomNoise", noise_seed=7),
+        guider=graph.add("BasicGuider", model=model, conditioning=positive),
+        sampler=graph.add("KSamplerSelect", sampler_name="res_multistep"),
+        sigmas=graph.add("BasicScheduler", model=model, scheduler="simple", steps=3, denoise=1.0),
+        latent_image=place.latent,
+    )
+    return run(graph, made)["samples"]
+
+
+def test_under_a_guider_without_negative() -> None:
+    place = Place(QWEN_IMAGE)
+    node = place.weigh(WEIGHTED)
+    other = Place(QWEN_IMAGE, model=oracle_model(QWEN_IMAGE))
+    expected = advanced(other, other.model, other.text(CLEAN))
+    assert distance(advanced(place, node, node[1]), expected) <= 1e-4
 
 
 def test_blocks_and_windows() -> None:

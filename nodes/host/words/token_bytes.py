@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ....p2p_core.spelling import Opaque, Piece
+from ....p2p_core.token_pieces import Opaque, Piece
 
 WORD_END = "</w>"  # CLIP: a word ends here
 BYTE_SPACE = "Ġ"  # byte-level BPE: Qwen, Llama 3, Mistral

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ....p2p_core.spelling import Piece, Spelling, spell, spelled
+from ....p2p_core.spelling import Spelling
+from ....p2p_core.token_pieces import Piece, spell, spelled
 from ....p2p_core.weighted_text import parse_weights, unescape_brackets
 from .token_bytes import pieces
 
