@@ -15,7 +15,7 @@ from ..p2p_core.edits import prompt_edit, with_word_window
 from ..p2p_core.prompt import Prompt
 from ..p2p_core.schedule import checked_window, parse_word_windows
 from .host.edits import Edit
-from .host.families.clip_text import find_columns, read_prompt
+from .host.families.texts import find_columns, read_prompt
 from .host.messages import text_on
 from .sockets import EditSocket
 

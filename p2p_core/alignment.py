@@ -91,7 +91,8 @@ def align_refine(source: Prompt, target: Prompt) -> tuple[Tensor, Tensor]:
     arXiv:2208.01626, eq. for "prompt refinement": columns without a partner keep their own map.
     """
     mapper = torch.zeros(source.length, target.length)
-    _connect_unchanged(mapper, source, target)
+    for old, new in _parts(source, target):
+        _connect_unchanged(mapper, old, new)
     return _with_refine_weight(mapper)
 
 
@@ -101,7 +102,13 @@ def align_replace(source: Prompt, target: Prompt) -> tuple[Tensor, Tensor]:
     arXiv:2208.01626, "word swap". A word that was only added keeps its own attention.
     """
     mapper = torch.zeros(source.length, target.length)
-    _connect_unchanged(mapper, source, target)
-    for old, new in replaced_spans(source, target):
-        _connect(mapper, _columns(old), _columns(new))
+    for part in _parts(source, target):
+        _connect_unchanged(mapper, *part)
+        for old, new in replaced_spans(*part):
+            _connect(mapper, _columns(old), _columns(new))
     return _with_refine_weight(mapper)
+
+
+def _parts(source: Prompt, target: Prompt) -> list[tuple[Prompt, Prompt]]:
+    """The sets of columns that are aligned by themselves."""
+    return list(zip(source.parts or (source,), target.parts or (target,), strict=True))

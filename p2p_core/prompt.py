@@ -25,7 +25,8 @@ class Prompt:
 
     bos, eos: one column per chunk. padding: every column behind an eos.
     chunk_length: columns per chunk (77 for CLIP); length: all columns, T. columns: T of a text
-    that is no row of chunks, where bos and eos are what stands before and behind the words.
+    that is no row of chunks, where bos and eos are what stands before and behind the words. parts:
+    the prompt in each of several sets of columns, which are aligned by themselves.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Prompt:
     padding: tuple[int, ...]
     chunk_length: int
     columns: int | None = None
+    parts: tuple[Prompt, ...] = ()
 
     @property
     def chunks(self) -> int:

@@ -16,7 +16,8 @@ from ....p2p_core.description import short_label
 from ....p2p_core.inversion import Inversion
 from ....p2p_core.record import Record
 from ..edits import Edit
-from ..families.clip_text import encode_rows, find_columns
+from ..families.clip_text import encode_rows
+from ..families.texts import find_columns
 from ..families.transformer import model_family
 from ..families.unet import UNetFamily
 from ..inversion.path import check_inversion

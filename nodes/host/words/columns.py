@@ -49,6 +49,11 @@ class Columns:
     cut: int = 0
     remade: bool = False
 
+    def promised(self, lists: dict[str, TokenList]) -> int:
+        """Columns of the encoding of these tokens, if no picture stands before the text."""
+        tokens = sum(lists[own.keys[0]].length for own in self.sets)
+        return tokens - self.cut
+
     def offsets(self, lists: dict[str, TokenList], length: int) -> list[tuple[TokenList, int]]:
         """For every set its list of tokens, and what to add to an index to have the column.
 
