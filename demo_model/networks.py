@@ -88,12 +88,12 @@ class TrainingOps(comfy.ops.disable_weight_init):
     GroupNorm = FastGroupNorm
 
 
-def build_unet(in_channels: int = 4) -> UNetModel:
+def build_unet(in_channels: int = 4, out_channels: int = 4) -> UNetModel:
     """4.2 M parameters; attention at 16×16 and 8×8 latent cells."""
     return UNetModel(
         image_size=32,
         in_channels=in_channels,
-        out_channels=4,
+        out_channels=out_channels,
         model_channels=CONFIG.MODEL_CHANNELS,
         num_res_blocks=[1, 1],
         channel_mult=[1, 2],

@@ -115,11 +115,16 @@ class Trainer:
     """Networks, master weights, optimiser, running average."""
 
     def __init__(
-        self, args: argparse.Namespace, words: Iterable[str], in_channels: int = 4
+        self,
+        args: argparse.Namespace,
+        words: Iterable[str],
+        in_channels: int = 4,
+        out_channels: int = 4,
     ) -> None:
         self.args = args
         self.vocabulary = Vocabulary(words)
-        self.unet, self.text = build_unet(in_channels), TextEncoder(len(self.vocabulary))
+        self.unet = build_unet(in_channels, out_channels)
+        self.text = TextEncoder(len(self.vocabulary))
         initialise(self.unet, self.text)
         both = nn.ModuleDict({"unet": self.unet, "text": self.text})
         self.master = {k: v.detach().clone() for k, v in both.named_parameters()}
@@ -179,7 +184,7 @@ class Trainer:
     def loss(self, latents: Tensor, rows: Tensor, image: Tensor | None = None) -> Tensor:
         """Weighted noise-prediction error: weight min(1 + 1/snr, 20).
 
-        latents: (B, 4, h, w); rows: (B, 77) of the vocabulary; image: (B, 4, h, w), further input.
+        latents: (B, C, h, w); rows: (B, 77) of the vocabulary; image: (B, C, h, w), further input.
         """
         count = len(latents)
         times = draw_times(count, self.args.shapes_first)

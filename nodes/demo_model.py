@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host.demo_model import load_demo_model
-
-TEXT_TO_IMAGE, INSTRUCTIONS = "text to image", "instructions"
+from .host.demo_model import INSTRUCTIONS, TEXT_TO_IMAGE, load_demo_model
 
 
 class DemoModel(io.ComfyNode):
@@ -46,7 +44,7 @@ class DemoModel(io.ComfyNode):
     @classmethod
     def execute(cls, variant: str = TEXT_TO_IMAGE) -> io.NodeOutput:
         """Load the weights."""
-        return io.NodeOutput(*load_demo_model(instruct=variant == INSTRUCTIONS))
+        return io.NodeOutput(*load_demo_model(variant=variant))
 
 
 NODES = [DemoModel]

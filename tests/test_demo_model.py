@@ -90,14 +90,17 @@ def test_the_variant_for_instructions_is_an_instruct_pix2pix_model(
 ) -> None:
     import comfy.model_base
 
-    model, clip, _ = registration.load_demo_model(instruct=True)
+    model, clip, _ = registration.load_demo_model(variant="instructions")
     assert isinstance(model.model, comfy.model_base.IP2P)
     assert model.model.diffusion_model.input_blocks[0][0].in_channels == 8
     blue, red = (clip.encode_from_tokens(clip.tokenize(f"make it {c}")) for c in ("blue", "red"))
     assert (blue - red).abs().max() > 0.1
-    for path, instruct in ((registration.WEIGHTS_PATH, True), (registration.INSTRUCT_PATH, False)):
+    for path, variant in (
+        (registration.WEIGHTS_PATH, "instructions"),
+        (registration.INSTRUCT_PATH, "text to image"),
+    ):
         with pytest.raises(ValueError, match="is not the demo model's weights file"):
-            registration.load_demo_model(path, instruct=instruct)
+            registration.load_demo_model(path, variant=variant)
 
 
 def test_the_autoencoder_keeps_a_picture(parts: tuple) -> None:

@@ -8,7 +8,7 @@ matches the entry. How the model was made is told in `demo_model/README.md`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.latent_formats
 import comfy.model_base
@@ -22,8 +22,11 @@ from torch import Tensor
 FOLDER = Path(__file__).resolve().parents[2] / "demo_model"
 WEIGHTS_PATH = FOLDER / "p2p_demo.safetensors"
 INSTRUCT_PATH = FOLDER / "p2p_demo_instruct.safetensors"
+BOOK_PATH = FOLDER / "p2p_demo_book.safetensors"
 MARKER_KEY = "p2p_demo.version"
 INSTRUCT_KEY = "p2p_demo_instruct.version"
+BOOK_KEY = "p2p_demo_book.version"
+BOOK_INSTRUCT_KEY = "p2p_demo_book_instruct.version"
 
 CONTEXT_DIM = 64
 MODEL_CHANNELS = 64
@@ -55,6 +58,18 @@ class DemoLatents(comfy.latent_formats.LatentFormat):
     latent_rgb_factors_bias = [0.18, 0.02, -0.046]
 
 
+class BookLatents(comfy.latent_formats.LatentFormat):
+    """The picture book's latents: eight channels, each near unit variance.
+
+    The preview factors are a least-squares fit of colours to latents.
+    """
+
+    scale_factor = 1.0
+    latent_channels = 8
+    latent_rgb_factors = [[0.0, 0.0, 0.0] for _ in range(8)]
+    latent_rgb_factors_bias = [0.0, 0.0, 0.0]
+
+
 def expand_vocabulary(rows: Tensor, token_ids: Tensor) -> Tensor:
     """Stored embedding rows to the tokenizer's whole vocabulary.
 
@@ -66,15 +81,17 @@ def expand_vocabulary(rows: Tensor, token_ids: Tensor) -> Tensor:
     return table
 
 
-def pad_channels(name: str, weight: Tensor) -> Tensor:
+def pad_channels(weight: Tensor, latent_channels: int) -> Tensor:
     """A narrow autoencoder's weight padded with zeros to the host's width; ReLU(0) = 0.
 
-    weight: (C_out, C_in, 3, 3) or (C_out,). Pictures (3) and latents (4) keep their channels.
+    weight: (C_out, C_in, 3, 3) or (C_out,), features wider than the latent. Pictures and latents
+    keep their channels.
     """
     if weight.ndim == 0:
         return weight
     sizes = [
-        size if axis > 1 or size <= 4 else TAESD_CHANNELS for axis, size in enumerate(weight.shape)
+        size if axis > 1 or size <= latent_channels else TAESD_CHANNELS
+        for axis, size in enumerate(weight.shape)
     ]
     padded = weight.new_zeros(sizes)
     padded[tuple(slice(size) for size in weight.shape)] = weight
@@ -153,7 +170,8 @@ class P2PDemo(comfy.supported_models.SD15):
 
     def process_vae_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Pad the autoencoder to the host's width."""
-        return {name: pad_channels(name, weight) for name, weight in state_dict.items()}
+        channels = self.latent_format.latent_channels
+        return {name: pad_channels(weight, channels) for name, weight in state_dict.items()}
 
     def clip_target(
         self, state_dict: dict[str, Tensor] | None = None
@@ -175,21 +193,64 @@ class P2PDemoInstruct(P2PDemo):
         return comfy.model_base.SD15_instructpix2pix(self, device=device)
 
 
+class P2PBook(P2PDemo):
+    """The picture book: the same networks on eight latent channels."""
+
+    unet_config = {**P2PDemo.unet_config, "in_channels": 8}
+    required_keys = {BOOK_KEY: None}
+    latent_format = BookLatents
+
+    def inpaint_model(self) -> bool:
+        """No: the host takes more than four input channels for an inpainting model's."""
+        return False
+
+
+class P2PBookInstruct(P2PBook):
+    """The picture book's variant for instructions."""
+
+    unet_config = {**P2PDemo.unet_config, "in_channels": 16}
+    required_keys = {BOOK_INSTRUCT_KEY: None}
+
+    def get_model(
+        self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None
+    ) -> comfy.model_base.BaseModel:
+        """The host's own InstructPix2Pix class."""
+        return comfy.model_base.SD15_instructpix2pix(self, device=device)
+
+
 def register() -> None:
     """Tell the host about the models; a second call, or a reload of the pack, changes nothing."""
     known = {model.__name__ for model in comfy.supported_models.models}
-    for model in (P2PDemo, P2PDemoInstruct):
+    for model in (P2PDemo, P2PDemoInstruct, P2PBook, P2PBookInstruct):
         if model.__name__ not in known:
             comfy.supported_models.models.append(model)
 
 
-def load_demo_model(path: Path | None = None, *, instruct: bool = False) -> tuple[Any, Any, Any]:
-    """The demo model, or its variant for instructions, as the host's (MODEL, CLIP, VAE).
+class Variant(NamedTuple):
+    """A weights file of this pack, and the host's description that it must match."""
+
+    path: Path
+    config: type[P2PDemo]
+
+
+TEXT_TO_IMAGE, INSTRUCTIONS, PICTURE_BOOK = "text to image", "instructions", "picture book"
+VARIANTS = {
+    TEXT_TO_IMAGE: Variant(WEIGHTS_PATH, P2PDemo),
+    INSTRUCTIONS: Variant(INSTRUCT_PATH, P2PDemoInstruct),
+    PICTURE_BOOK: Variant(BOOK_PATH, P2PBook),
+}
+
+
+def load_demo_model(
+    path: Path | None = None, *, variant: str = TEXT_TO_IMAGE
+) -> tuple[Any, Any, Any]:
+    """A variant of the demo model as the host's (MODEL, CLIP, VAE); path: other weights of it.
 
     Raises FileNotFoundError when the weights are missing and ValueError when they are damaged.
     """
     register()
-    path = path or (INSTRUCT_PATH if instruct else WEIGHTS_PATH)
+    expected = VARIANTS[variant]
+    path = path or expected.path
     if not path.is_file():
         raise FileNotFoundError(
             f"The demo model's weights {path.name} are missing from {path.parent}; "
@@ -202,8 +263,8 @@ def load_demo_model(path: Path | None = None, *, instruct: bool = False) -> tupl
             f"The demo model's weights {path} cannot be read ({error}); "
             "install the node pack again."
         ) from error
-    expected = P2PDemoInstruct if instruct else P2PDemo
-    if model is None or type(model.model.model_config).__name__ != expected.__name__:
+    # By name: after a reload of the pack the host still holds the first reading of this file.
+    if model is None or type(model.model.model_config).__name__ != expected.config.__name__:
         raise ValueError(
             f"{path} is not the demo model's weights file; install the node pack again."
         )

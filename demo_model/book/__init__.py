@@ -1,0 +1,1 @@
+"""The picture-book world of the demo model: scenes, networks, training, judging."""
