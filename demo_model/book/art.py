@@ -12,8 +12,9 @@ import io
 import json
 from pathlib import Path
 
-from book.things import COLOURS, HAT_ICON, KINDS, SCARF_DRAWING, SCENERY_ICONS, Kind
 from PIL import Image
+
+from book.things import COLOURS, HAT_ICON, KINDS, SCARF_DRAWING, SCENERY_ICONS, Kind
 
 FOLDER = Path(__file__).resolve().parent
 SIDE = 128  # pixels of a sprite's longer side
@@ -87,8 +88,10 @@ def main() -> None:
     sheet = Image.new("RGBA", (SHEET_WIDTH, y + SIDE))
     for name, picture in made.items():
         sheet.paste(picture, boxes[name][:2])
-    sheet.quantize(256, method=Image.Quantize.FASTOCTREE).save(FOLDER / "sprites.png", optimize=True)
-    lines = json.dumps(boxes, indent=0).replace(",\n\"", ",\n\"")
+    sheet.quantize(256, method=Image.Quantize.FASTOCTREE).save(
+        FOLDER / "sprites.png", optimize=True
+    )
+    lines = json.dumps(boxes, indent=0).replace(',\n"', ',\n"')
     (FOLDER / "sprites.json").write_text(lines + "\n", encoding="utf-8")
 
 

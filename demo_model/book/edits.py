@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from networks import CONFIG
+from PIL import Image, ImageFilter
+
 from book.judge import Verdict, judge
 from book.things import COLOURS, DRESSED, DYED, KINDS
 from book.world import AUTUMNAL, IMAGE_SIZE, SETTINGS, Noun, Prompt, is_held_out
-from networks import CONFIG
-from PIL import Image, ImageFilter
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 from node_calls import Nodes  # noqa: E402
@@ -78,10 +79,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 def score(source: np.ndarray, edited: np.ndarray, case: Case) -> Score:
     """Compare an edit, (H, W, 3) uint8, with its source and with what was asked for."""
     before, after = judge(source), judge(edited)
-    if case.stays == OUTSIDE:
-        region = ~grown(before.mask | after.mask)
-    else:
-        region = before.mask
+    region = before.mask if case.stays == THING else ~grown(before.mask | after.mask)
     return Score(shows(after, case.target), psnr(source[region], edited[region]))
 
 

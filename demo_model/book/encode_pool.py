@@ -10,9 +10,10 @@ import logging
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from book.vae import build_encoder
 from book.world import render
-from torch import Tensor, nn
 
 
 def encode(encoder: nn.Module, pictures: Tensor) -> Tensor:

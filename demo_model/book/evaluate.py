@@ -13,11 +13,12 @@ from random import Random
 
 import numpy as np
 import torch
+from networks import CONFIG
+from PIL import Image, ImageDraw
+
 from book.judge import Verdict, judge_pictures
 from book.things import COLOURS, DRESSED, DYED, KINDS
 from book.world import IMAGE_SIZE, SETTINGS, Noun, Prompt, held_out_prompts
-from networks import CONFIG
-from PIL import Image, ImageDraw
 
 import comfy.sample  # isort: skip  (after `networks`, which prepares the host)
 
@@ -85,7 +86,9 @@ def evaluate_held_out(sampler: Sampler, count: int) -> None:
     plain = [not (v.hat or v.scarf or v.autumn or v.pencil) for _, v in pairs]
     report("held out: nothing that was not asked for", plain)
     for name in KINDS:
-        rows = [right for right, (p, _) in zip(thing, pairs, strict=True) if p.nouns[0].thing == name]
+        rows = [
+            right for right, (p, _) in zip(thing, pairs, strict=True) if p.nouns[0].thing == name
+        ]
         report(f"  {name}", rows)
 
 
@@ -106,7 +109,9 @@ def evaluate_words(sampler: Sampler, count: int) -> None:
         same = [v.thing == p.nouns[0].thing for p, v in zip(prompts, verdicts, strict=True)]
         report(f"'wearing a {clothes}' keeps the thing", same)
     every = tuple(KINDS)
-    prompts = [replace(random_prompt(rng, every), setting="grass", autumn=True) for _ in range(count)]
+    prompts = [
+        replace(random_prompt(rng, every), setting="grass", autumn=True) for _ in range(count)
+    ]
     report("'in autumn' is shown", [v.autumn for v in sampler.judge_all(prompts, 2000)])
     prompts = [replace(random_prompt(rng, every), pencil=True) for _ in range(count)]
     report("'a pencil drawing of' is shown", [v.pencil for v in sampler.judge_all(prompts, 3000)])
@@ -120,13 +125,25 @@ def evaluate_words(sampler: Sampler, count: int) -> None:
         report(f"'on the {side}' is there", [(x < 64) == (side == "left") for x in centres])
     alone = [Prompt((Noun(every[i % len(every)]),)) for i in range(count)]
     verdicts = sampler.judge_all(alone, 6000)
-    report("the noun alone: thing", [v.thing == p.nouns[0].thing for p, v in zip(alone, verdicts, strict=True)])
+    report(
+        "the noun alone: thing",
+        [v.thing == p.nouns[0].thing for p, v in zip(alone, verdicts, strict=True)],
+    )
     dyed = [(p, v) for p, v in zip(alone, verdicts, strict=True) if p.nouns[0].thing in DYED]
-    report("the noun alone: its own colour", [v.colour == KINDS[p.nouns[0].thing].colour for p, v in dyed])
-    two = [Prompt(tuple(map(Noun, rng.sample(every, 2))), rng.choice(list(SETTINGS))) for _ in range(count)]
+    report(
+        "the noun alone: its own colour",
+        [v.colour == KINDS[p.nouns[0].thing].colour for p, v in dyed],
+    )
+    two = [
+        Prompt(tuple(map(Noun, rng.sample(every, 2))), rng.choice(list(SETTINGS)))
+        for _ in range(count)
+    ]
     found = list(zip(two, sampler.judge_all(two, 7000), strict=True))
     named = [{noun.thing for noun in p.nouns} for p, _ in found]
-    report("two things: at least one", [bool(n & v.pair) for n, (_, v) in zip(named, found, strict=True)])
+    report(
+        "two things: at least one",
+        [bool(n & v.pair) for n, (_, v) in zip(named, found, strict=True)],
+    )
     report("two things: both", [n == v.pair for n, (_, v) in zip(named, found, strict=True)])
 
 

@@ -7,11 +7,12 @@ import logging
 from pathlib import Path
 
 import torch
-from book.vae import LATENT_CHANNELS, build_autoencoder
 from export import text_weights
 from networks import CONFIG
 from safetensors.torch import save_file
 from torch import Tensor
+
+from book.vae import LATENT_CHANNELS, build_autoencoder
 
 
 def checkpoint(unet_state: dict, vae_state: dict) -> dict[str, Tensor]:

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from networks import CONFIG
+from PIL import Image, ImageDraw
+
 from book.edits import OUTSIDE, THING, Case, Score, Studio, score, shows
 from book.judge import judge
 from book.world import IMAGE_SIZE, Noun, Prompt, Scene, Thing, render
-from networks import CONFIG
-from PIL import Image, ImageDraw
 
 CAT = Prompt((Noun("cat"),), "grass")
 HOUSE = Prompt((Noun("house"),), "grass")
@@ -155,9 +156,9 @@ def photograph(studio: Studio, scene: Scene, case: Case) -> list[Panel]:
         early_stop=1e-5,
     )  # fmt: skip
     panels = [Panel(photo, "photograph")]
-    free = studio.sample(
-        studio.model, studio.text(case.target.text), start, 0, disable_noise=True
-    )[0]
+    free = studio.sample(studio.model, studio.text(case.target.text), start, 0, disable_noise=True)[
+        0
+    ]
     panels.append(Panel(free, "inverted, no control", score(photo, free, case).kept))
     methods: dict[str, tuple] = {
         "DDIM": (studio.model, studio.text(""), None),
@@ -191,7 +192,9 @@ def draw(rows: list[list[Panel]], what: str) -> Image.Image:
                 lines[-1] = f"{lines[-1]} {word}".strip()
             if panel.decibels is not None:
                 lines = [*lines[:2], f"{what} {panel.decibels:.1f} dB"]
-            pen.multiline_text((at[0], at[1] + IMAGE_SIZE), "\n".join(lines[:3]), "black", spacing=1)
+            pen.multiline_text(
+                (at[0], at[1] + IMAGE_SIZE), "\n".join(lines[:3]), "black", spacing=1
+            )
     return page
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from book.things import COLOURS, KINDS
-from book.world import CLOTHES, IMAGE_SIZE, SETTINGS
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from book.things import COLOURS, KINDS
+from book.world import CLOTHES, IMAGE_SIZE, SETTINGS
 
 WEIGHTS_PATH = Path(__file__).resolve().parent / "judge.safetensors"
 HEADS = {
@@ -61,7 +62,9 @@ class Judge(nn.Module):
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         pooled = torch.cat((coarse.mean((2, 3)), coarse.amax((2, 3)), middle.amax((2, 3))), 1)
-        mixed = F.interpolate(self.up["coarse"](coarse), scale_factor=2.0) + self.up["middle"](middle)
+        mixed = F.interpolate(self.up["coarse"](coarse), scale_factor=2.0) + self.up["middle"](
+            middle
+        )
         mixed = F.interpolate(mixed, scale_factor=4.0, mode="bilinear") + self.up["fine"](fine)
         mask = self.up["mask"](mixed.relu())[:, 0]
         return {**{name: head(pooled) for name, head in self.heads.items()}, "mask": mask}

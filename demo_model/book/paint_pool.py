@@ -12,6 +12,7 @@ from random import Random
 
 import numpy as np
 import torch
+
 from book.world import render, sample_scene
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from random import Random
 
 import numpy as np
-from book.sprites import scaled_sprite
 from PIL import Image, ImageDraw
+
+from book.sprites import scaled_sprite
 
 SIDE = 256  # pixels while painting
 RGB = tuple[int, int, int]
@@ -50,7 +51,9 @@ def disc(draw: ImageDraw.ImageDraw, x: float, y: float, r: float, colour: RGB) -
     draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
 
 
-def plant(image: Image.Image, rng: Random, name: str, ground: float, low: float, high: float) -> None:
+def plant(
+    image: Image.Image, rng: Random, name: str, ground: float, low: float, high: float
+) -> None:
     """A tree of the background, its foot near the horizon, at a random place."""
     tree = scaled_sprite(name, round(rng.uniform(low, high) / 4) * 4)
     x = round(rng.uniform(-0.3, 1) * SIDE * 0.9)
@@ -117,7 +120,13 @@ def night(rng: Random, horizon: float, _autumn: bool) -> Image.Image:
     image = gradient((18, 20, 66), (60, 58, 130), horizon / SIDE)
     draw = ImageDraw.Draw(image)
     for _ in range(rng.randint(3, 10)):
-        disc(draw, rng.uniform(4, 252), rng.uniform(4, horizon - 16), rng.uniform(2.5, 4), (255, 250, 214))
+        disc(
+            draw,
+            rng.uniform(4, 252),
+            rng.uniform(4, horizon - 16),
+            rng.uniform(2.5, 4),
+            (255, 250, 214),
+        )
     if rng.random() < 0.7:
         x, y, r = rng.uniform(28, 228), rng.uniform(28, 60), rng.uniform(16, 22)
         disc(draw, x, y, r, (255, 240, 180))
@@ -133,7 +142,13 @@ def sunset(rng: Random, horizon: float, _autumn: bool) -> Image.Image:
     """A low sun in a purple and orange sky."""
     image = gradient((122, 54, 140), (255, 158, 92), horizon / SIDE)
     draw = ImageDraw.Draw(image)
-    disc(draw, rng.uniform(30, 226), horizon - rng.uniform(0, 30), rng.uniform(26, 38), (255, 226, 130))
+    disc(
+        draw,
+        rng.uniform(30, 226),
+        horizon - rng.uniform(0, 30),
+        rng.uniform(26, 38),
+        (255, 226, 130),
+    )
     for _ in range(rng.randint(0, 2)):
         cloud(draw, rng, (236, 110, 120), 0.6 * horizon)
     if rng.random() < 0.6:
@@ -172,7 +187,9 @@ def room(rng: Random, horizon: float, _autumn: bool) -> Image.Image:
                 draw.rectangle((a, b, a + c, b + c), fill=(142, 208, 250))
     if rng.random() < 0.4:
         x, y = rng.uniform(60, 196), rng.uniform(horizon + 24, 236)
-        draw.ellipse((x - 78, y - 16, x + 78, y + 16), fill=rng.choice(((226, 92, 92), (86, 132, 206))))
+        draw.ellipse(
+            (x - 78, y - 16, x + 78, y + 16), fill=rng.choice(((226, 92, 92), (86, 132, 206)))
+        )
     return image
 
 
@@ -182,7 +199,10 @@ def city(rng: Random, horizon: float, autumn: bool) -> Image.Image:
     if autumn:
         image = gradient((236, 214, 178), (252, 240, 216), horizon / SIDE)
         draw = ImageDraw.Draw(image)
-    x, walls = -rng.uniform(0, 30), ((214, 110, 92), (120, 138, 174), (226, 176, 104), (158, 146, 178))
+    x, walls = (
+        -rng.uniform(0, 30),
+        ((214, 110, 92), (120, 138, 174), (226, 176, 104), (158, 146, 178)),
+    )
     last = None
     while x < SIDE:
         wide, high = rng.uniform(44, 74), rng.uniform(60, 128)

@@ -15,12 +15,13 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
 from book.judge import HEADS, MASK_SIDE, WEIGHTS_PATH, Judge, Verdict, judge_pictures
 from book.things import COLOURS, DYED, KINDS
 from book.vae import build_autoencoder
 from book.world import CLOTHES, SETTINGS, Scene, render_with_mask, sample_scene
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 
 def targets(scenes: list[Scene]) -> dict[str, Tensor]:
@@ -92,12 +93,17 @@ def train(args: argparse.Namespace) -> nn.Module:
             half = len(pictures) // 2
             pictures[:half] = examples.through(pictures[:half], float(torch.rand(())) * 0.3)
             store.append((targets(scenes), pictures.half(), masks))
-        for goal, pictures, masks in [store[-1], *(store[torch.randint(len(store), (1,))] for _ in "ab")]:
+        for goal, pictures, masks in [
+            store[-1],
+            *(store[torch.randint(len(store), (1,))] for _ in "ab"),
+        ]:
             for group in optimiser.param_groups:
                 group["lr"] = 2e-3 * max(0.02, 1 - share)
             shift = 0.03 * torch.randn(len(pictures), 3, 1, 1)
             with torch.autocast("cpu", torch.bfloat16):
-                logits = network((pictures.float() + shift).contiguous(memory_format=torch.channels_last))
+                logits = network(
+                    (pictures.float() + shift).contiguous(memory_format=torch.channels_last)
+                )
             value = loss({k: v.float() for k, v in logits.items()}, goal, masks)
             optimiser.zero_grad(set_to_none=True)
             value.backward()

@@ -13,11 +13,12 @@ from pathlib import Path
 from random import Random
 
 import torch
-from book.vae import LATENT_CHANNELS
-from book.world import Scene, caption_words, describe
 from networks import Vocabulary
 from torch import Tensor
 from train_unet import CAPTION_DROP, UNKNOWN_WORD, Trainer, argument_parser, train
+
+from book.vae import LATENT_CHANNELS
+from book.world import Scene, caption_words, describe
 
 
 class Pool:
@@ -39,7 +40,9 @@ class Pool:
                 self.scenes += shard["scenes"]
                 self.latents = torch.cat((self.latents, shard["latents"]))
         if not self.scenes:
-            raise FileNotFoundError(f"{self.folder} holds no latents_*.pt; run encode_pool.py first.")
+            raise FileNotFoundError(
+                f"{self.folder} holds no latents_*.pt; run encode_pool.py first."
+            )
         logging.info("%d scenes", len(self.scenes))
 
     def batch(self, rng: Random, count: int, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:

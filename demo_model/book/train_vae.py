@@ -16,9 +16,10 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from book.vae import build_autoencoder
 from book.world import IMAGE_SIZE, Scene, render, sample_scene
-from torch import Tensor, nn
 
 LATENT_NOISE = 0.2
 SPREAD_WEIGHT = 0.02
@@ -113,7 +114,10 @@ class Trainer:
 
     def loss(self, pictures: Tensor) -> Tensor:
         """The error after the autoencoder, and how far latents are from unit variance."""
-        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(not self.args.decoder_only):
+        with (
+            torch.autocast("cpu", torch.bfloat16),
+            torch.set_grad_enabled(not self.args.decoder_only),
+        ):
             latents = self.model["encoder"](pictures.contiguous(memory_format=torch.channels_last))
         latents = latents.float()
         noise = torch.rand(len(latents), 1, 1, 1) * LATENT_NOISE
@@ -195,7 +199,9 @@ def main() -> None:
             pictures.refresh()
     trainer.save()
     mean_db, worst, std = psnr(args.out)
-    logging.info("%d steps; unseen scenes %.2f dB, worst %.2f dB; std %s", step, mean_db, worst, std)
+    logging.info(
+        "%d steps; unseen scenes %.2f dB, worst %.2f dB; std %s", step, mean_db, worst, std
+    )
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
+from PIL import Image, ImageDraw
+
 from book.scenery import PLACES, pencil
 from book.sprites import scaled_sprite
 from book.things import COLOURS, DRESSED, DYED, KINDS
-from PIL import Image, ImageDraw
 
 IMAGE_SIZE = 128
 SETTINGS: dict[str, tuple[str, str]] = {  # usual words, other words
@@ -174,7 +175,9 @@ def render(scene: Scene) -> np.ndarray:
     return render_with_mask(scene)[0]
 
 
-def _sample_thing(rng: Random, kind: str, column: int | None, place: str | None, horizon: float) -> Thing:
+def _sample_thing(
+    rng: Random, kind: str, column: int | None, place: str | None, horizon: float
+) -> Thing:
     """One thing at a random place; column 0 or 1 keeps it in that half, `place` near that side."""
     clothes = size = None
     if kind in DRESSED and rng.random() < 0.3:
@@ -217,7 +220,9 @@ def sample_scene(rng: Random, held_out: bool = False) -> Scene:
                 break
         things.append(thing)
     autumn = setting in AUTUMNAL and rng.random() < 0.3
-    return Scene(tuple(things), setting, autumn, rng.random() < 0.05, place, horizon, rng.randrange(2**31))
+    return Scene(
+        tuple(things), setting, autumn, rng.random() < 0.05, place, horizon, rng.randrange(2**31)
+    )
 
 
 def describe(scene: Scene, rng: Random) -> Prompt:
