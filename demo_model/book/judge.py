@@ -137,7 +137,7 @@ def _verdict(logits: dict[str, Tensor], index: int) -> Verdict:
 @torch.no_grad()
 def judge_pictures(pictures: np.ndarray, network: Judge | None = None) -> list[Verdict]:
     """Verdicts on pictures (B, 128, 128, 3) uint8."""
-    batch = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+    batch = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
     logits = (network or load_judge())(batch)
     return [_verdict(logits, index) for index in range(len(pictures))]
 

@@ -23,6 +23,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "demo_model"
 WEIGHTS_PATH = FOLDER / "p2p_demo.safetensors"
 INSTRUCT_PATH = FOLDER / "p2p_demo_instruct.safetensors"
 BOOK_PATH = FOLDER / "p2p_demo_book.safetensors"
+BOOK_INSTRUCT_PATH = FOLDER / "p2p_demo_book_instruct.safetensors"
 MARKER_KEY = "p2p_demo.version"
 INSTRUCT_KEY = "p2p_demo_instruct.version"
 BOOK_KEY = "p2p_demo_book.version"
@@ -66,8 +67,17 @@ class BookLatents(comfy.latent_formats.LatentFormat):
 
     scale_factor = 1.0
     latent_channels = 8
-    latent_rgb_factors = [[0.0, 0.0, 0.0] for _ in range(8)]
-    latent_rgb_factors_bias = [0.0, 0.0, 0.0]
+    latent_rgb_factors = [
+        [0.462, 0.025, -0.041],
+        [0.077, 0.408, 0.086],
+        [0.005, 0.11, 0.459],
+        [-0.109, -0.006, -0.038],
+        [-0.002, -0.075, 0.022],
+        [-0.017, -0.045, 0.016],
+        [0.016, 0.032, -0.027],
+        [0.056, -0.048, -0.011],
+    ]
+    latent_rgb_factors_bias = [0.252, 0.21, 0.173]
 
 
 def expand_vocabulary(rows: Tensor, token_ids: Tensor) -> Tensor:
@@ -233,11 +243,13 @@ class Variant(NamedTuple):
     config: type[P2PDemo]
 
 
-TEXT_TO_IMAGE, INSTRUCTIONS, PICTURE_BOOK = "text to image", "instructions", "picture book"
+TEXT_TO_IMAGE, INSTRUCTIONS = "text to image", "instructions"
+PICTURE_BOOK, BOOK_INSTRUCTIONS = "picture book", "picture book, instructions"
 VARIANTS = {
     TEXT_TO_IMAGE: Variant(WEIGHTS_PATH, P2PDemo),
     INSTRUCTIONS: Variant(INSTRUCT_PATH, P2PDemoInstruct),
     PICTURE_BOOK: Variant(BOOK_PATH, P2PBook),
+    BOOK_INSTRUCTIONS: Variant(BOOK_INSTRUCT_PATH, P2PBookInstruct),
 }
 
 
