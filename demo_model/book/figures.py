@@ -125,8 +125,9 @@ def figure(studio: Studio, cases: list[Case], below: bool, seeds: int) -> list[l
     first = [Panel(source, cases[0].source.text)]
     rows = [first + [panel(p, case) for p, case in zip(pictures[1:], cases, strict=True)]]
     if below:
-        free = [panel(studio.free(case.target, seed), replace(case, blend=None)) for case in cases]
-        rows.append([Panel(source, "same seed, no control"), *free])
+        alone = {case.target: replace(case, blend=None) for case in reversed(cases)}
+        free = [panel(studio.free(target, seed), case) for target, case in alone.items()]
+        rows.append([Panel(source, "same seed, no control"), *reversed(free)])
     return rows
 
 

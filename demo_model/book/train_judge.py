@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from book.judge import HEADS, MASK_SIDE, WEIGHTS_PATH, Judge, Verdict, judge_pictures
+from book.judge import HEADS, MASK_SIDE, WEIGHTS_PATH, Judge, Verdict, judge_pictures, load_judge
 from book.things import COLOURS, DYED, KINDS
 from book.vae import build_autoencoder
 from book.world import CLOTHES, SETTINGS, Scene, render_with_mask, sample_scene
@@ -83,22 +83,21 @@ class Examples:
 
 def train(args: argparse.Namespace) -> nn.Module:
     """Train for the minutes that were asked for."""
-    examples, network = Examples(args.vae, "judge"), Judge().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-3)
+    examples = Examples(args.vae, f"judge {args.seed}")
+    network = load_judge(args.resume).train() if args.resume else Judge()
+    network.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=1e-3)
     store: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
     start, step = time.monotonic(), 0
     while (share := (time.monotonic() - start) / (60 * args.minutes)) < 1:
-        if share < 0.5 or not store:  # new examples in the first half, then again the same
+        if share < 0.8 or not store:  # towards the end the same again
             scenes, pictures, masks = examples.make(args.batch)
             half = len(pictures) // 2
             pictures[:half] = examples.through(pictures[:half], float(torch.rand(())) * 0.3)
             store.append((targets(scenes), pictures.half(), masks))
-        for goal, pictures, masks in [
-            store[-1],
-            *(store[torch.randint(len(store), (1,))] for _ in "ab"),
-        ]:
+        for goal, pictures, masks in (store[-1], store[torch.randint(len(store), (1,))]):
             for group in optimiser.param_groups:
-                group["lr"] = 2e-3 * max(0.02, 1 - share)
+                group["lr"] = args.lr * max(0.02, 1 - share)
             shift = 0.03 * torch.randn(len(pictures), 3, 1, 1)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = network(
@@ -109,7 +108,7 @@ def train(args: argparse.Namespace) -> nn.Module:
             value.backward()
             optimiser.step()
             step += 1
-        if step % 60 == 0:
+        if step % 100 == 0:
             logging.info("step %d, %d examples, loss %.4f", step, len(store) * args.batch, value)
     return network.eval()
 
@@ -154,7 +153,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, default=Path("vae.pt"))
     parser.add_argument("--out", type=Path, default=WEIGHTS_PATH)
-    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--resume", type=Path, help="go on from these weights")
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--count", type=int, default=1000, help="scenes for the accuracy")
     parser.add_argument("--seed", type=int, default=0)
