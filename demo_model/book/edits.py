@@ -18,8 +18,8 @@ from book.judge import Verdict, judge
 from book.things import COLOURS, DRESSED, DYED, KINDS
 from book.world import AUTUMNAL, IMAGE_SIZE, SETTINGS, Noun, Prompt, is_held_out
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "support"))
-from node_calls import Nodes  # noqa: E402
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from headless import Pack  # noqa: E402
 
 GROWN = 6  # pixels around a thing that count as its own
 OUTSIDE, THING = "outside", "thing"  # what an edit should leave as it is
@@ -93,14 +93,14 @@ class Studio:
     """The picture book and the nodes that edit with it."""
 
     def __init__(self, weights: Path | None = None, steps: int = 20, cfg: float = 6.0) -> None:
-        self.nodes, self.steps, self.cfg = Nodes(), steps, cfg
+        self.pack, self.steps, self.cfg = Pack(), steps, cfg
         self.model, self.clip, self.vae = CONFIG.load_demo_model(
             weights, variant=CONFIG.PICTURE_BOOK
         )
 
     def text(self, prompt: str) -> list:
         """A conditioning."""
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+        return self.pack.text(self.clip, prompt)
 
     def decoded(self, samples: torch.Tensor) -> np.ndarray:
         """Pictures (B, H, W, 3) uint8."""
@@ -109,14 +109,14 @@ class Studio:
     def sample(self, model: Any, positive: Any, latent: dict, seed: int, **more: Any) -> np.ndarray:
         """Pictures (rows, H, W, 3) uint8. more: negative, cfg, disable_noise."""
         negative, cfg = more.pop("negative", self.text("")), more.pop("cfg", self.cfg)
-        samples = self.nodes.host.common_ksampler(
+        samples = self.pack.host.common_ksampler(
             model, seed, self.steps, cfg, "euler", "normal", positive, negative, latent, **more
         )[0]["samples"]
         return self.decoded(samples)
 
     def edit(self, case: Case) -> Any:
         """The P2P_EDIT of a case."""
-        [edit] = self.nodes.call(
+        [edit] = self.pack.node(
             "P2PRefine" if adds_words(case) else "P2PWordSwap",
             clip=self.clip,
             source_prompt=case.source.text,
@@ -127,21 +127,17 @@ class Studio:
         )
         if case.scale:
             words, scale = case.scale
-            [edit] = self.nodes.call("P2PReweight", edit=edit, words=words, scale=scale)
+            [edit] = self.pack.node("P2PReweight", edit=edit, words=words, scale=scale)
         if case.blend:
             words = {"source_words": case.blend[0], "target_words": case.blend[1]}
-            [edit] = self.nodes.call("P2PLocalBlendMask", edit=edit, threshold=0.3, **words)
+            [edit] = self.pack.node("P2PLocalBlendMask", edit=edit, threshold=0.3, **words)
         return edit
 
     @torch.inference_mode()
     def pictures(self, cases: list[Case], seed: int) -> np.ndarray:
         """Source and edits (1 + n, H, W, 3) uint8; the cases share their source."""
-        names = ["edit", *(f"edit_{number}" for number in range(2, len(cases) + 1))]
-        edits = dict(zip(names, map(self.edit, cases), strict=True))
-        model, positive, latent, _ = self.nodes.call(
-            "P2PAttentionController", model=self.model, latent=EMPTY, record_maps=False, **edits
-        )
-        return self.sample(model, positive, latent, seed)
+        run = self.pack.control(self.model, EMPTY, [self.edit(case) for case in cases])
+        return self.sample(run.model, run.positive, run.latent, seed)
 
     @torch.inference_mode()
     def free(self, prompt: Prompt, seed: int) -> np.ndarray:

@@ -15,9 +15,8 @@ from random import Random
 import numpy as np
 import torch
 from networks import CONFIG
-from node_calls import Nodes
 
-from book.edits import Score, score
+from book.edits import Pack, Score, score
 from book.evaluate import sheet
 from book.instructions import KIND_NAMES, Instruction, sample_instruction
 from book.world import Scene, Thing, render
@@ -27,24 +26,24 @@ class Editor:
     """The variant for instructions and the nodes that it needs."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.nodes = args, Nodes()
+        self.args, self.pack = args, Pack()
         self.model, self.clip, self.vae = CONFIG.load_demo_model(
             args.weights, variant=CONFIG.BOOK_INSTRUCTIONS
         )
 
     def text(self, prompt: str) -> list:
         """A conditioning."""
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+        return self.pack.text(self.clip, prompt)
 
     @torch.inference_mode()
     def edit(self, picture: np.ndarray, instruction: str, seed: int) -> np.ndarray:
         """The picture (H, W, 3) uint8 after the instruction."""
         image = torch.from_numpy(picture.copy())[None].float() / 255
-        model, positive, negative, *_, latent = self.nodes.call(
+        model, positive, negative, *_, latent = self.pack.node(
             "IP2PConditioning", model=self.model, positive=self.text(instruction),
             negative=self.text(""), vae=self.vae, image=image, image_cfg=self.args.image_cfg,
         )  # fmt: skip
-        samples = self.nodes.host.common_ksampler(
+        samples = self.pack.host.common_ksampler(
             model, seed, self.args.steps, self.args.cfg, "euler", "normal", positive, negative,
             latent,
         )[0]["samples"]  # fmt: skip

@@ -147,11 +147,8 @@ def photograph(studio: Studio, scene: Scene, case: Case) -> list[Panel]:
     photo = render(scene)
     latent = {"samples": studio.vae.encode(torch.from_numpy(photo.copy())[None].float() / 255)}
     positive = studio.text(case.source.text)
-    inversion, start, _ = studio.nodes.call(
-        "P2PDDIMInvert", model=studio.model, positive=positive, latent=latent, steps=studio.steps,
-        scheduler="normal", fixed_point_iterations=0,
-    )  # fmt: skip
-    null_model, null, _ = studio.nodes.call(
+    inversion, start, _ = studio.pack.invert(studio.model, positive, latent, studio.steps)
+    null_model, null, _ = studio.pack.node(
         "P2PNullTextOptimize", model=studio.model, inversion=inversion, cfg=studio.cfg,
         positive=positive, negative=studio.text(""), inner_steps=10, learning_rate=1e-2,
         early_stop=1e-5,
@@ -167,11 +164,10 @@ def photograph(studio: Studio, scene: Scene, case: Case) -> list[Panel]:
         "direct": (studio.model, studio.text(""), inversion),
     }
     for name, (model, negative, pinned) in methods.items():
-        model, rows, start_rows, _ = studio.nodes.call(
-            "P2PAttentionController", model=model, latent=start, edit=studio.edit(case),
-            record_maps=False, inversion=pinned,
-        )  # fmt: skip
-        picture = studio.sample(model, rows, start_rows, 0, negative=negative, disable_noise=True)
+        run = studio.pack.control(model, start, [studio.edit(case)], pinned)
+        picture = studio.sample(
+            run.model, run.positive, run.latent, 0, negative=negative, disable_noise=True
+        )
         result: Score = score(photo, picture[1], case)
         panels.append(Panel(picture[1], f"{name}: {case.target.text}", result.kept))
     return panels
