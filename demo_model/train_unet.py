@@ -31,7 +31,6 @@ from world import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, TEXTURES, desc
 CAPTION_DROP = 0.1
 WORDS_ONLY = 0.92  # share of samples whose end-of-text and padding outputs say nothing
 UNKNOWN_WORD = 0.03
-WEIGHT_CAP = 20.0
 SHAPE_TIMES = (0.45, 0.95)  # shares of the schedule
 EMA_EVERY = 8
 
@@ -182,7 +181,7 @@ class Trainer:
         torch._foreach_copy_([self.live[k] for k in names], [self.master[k] for k in names])
 
     def loss(self, latents: Tensor, rows: Tensor, image: Tensor | None = None) -> Tensor:
-        """Weighted noise-prediction error: weight min(1 + 1/snr, 20).
+        """Weighted noise-prediction error: weight min(1 + 1/snr, weight_cap).
 
         latents: (B, C, h, w); rows: (B, 77) of the vocabulary; image: (B, C, h, w), further input.
         """
@@ -197,7 +196,7 @@ class Trainer:
         x = x if image is None else torch.cat((x, image), dim=1)
         x = x.bfloat16().contiguous(memory_format=torch.channels_last)
         error = predict_noise(self.unet, x, times, context).float() - noise
-        weight = (1 + (1 - alpha) / alpha).clamp_max(WEIGHT_CAP)
+        weight = (1 + (1 - alpha) / alpha).clamp_max(self.args.weight_cap)
         return (weight * error.square()).mean()
 
     def step(self, rate: float, *batch: Tensor) -> float:
@@ -266,6 +265,7 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--shapes-first", action="store_true", help="see share_kept, draw_times")
+    parser.add_argument("--weight-cap", type=float, default=20.0, help="see Trainer.loss")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

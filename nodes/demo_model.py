@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host.demo_model import INSTRUCTIONS, TEXT_TO_IMAGE, load_demo_model
+from .host.demo_model import INSTRUCTIONS, PICTURE_BOOK, TEXT_TO_IMAGE, load_demo_model
 
 
 class DemoModel(io.ComfyNode):
-    """Load the embedded demo model of painted shapes."""
+    """Load one of the embedded demo models."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,18 +20,20 @@ class DemoModel(io.ComfyNode):
             description=(
                 "A tiny text-to-image model inside this pack, for trying the edits in a second on "
                 "any computer. It paints shapes at 128x128, for prompts such as 'a big striped red "
-                "circle on a green background'. Use an empty latent of 128x128, 20 steps, cfg 6, "
-                "sampler euler, scheduler normal."
+                "circle on a green background', or scenes of a picture book, such as 'a cat in "
+                "the snow'. Use an empty latent of 128x128, 20 steps, cfg 6, sampler "
+                "euler, scheduler normal."
             ),
             search_aliases=["demo", "prompt to prompt", "tiny model", "checkpoint", "example"],
             inputs=[
                 io.Combo.Input(
                     "variant",
-                    options=[TEXT_TO_IMAGE, INSTRUCTIONS],
+                    options=[TEXT_TO_IMAGE, INSTRUCTIONS, PICTURE_BOOK],
                     default=TEXT_TO_IMAGE,
                     optional=True,
                     tooltip="'instructions' follows sentences such as 'make it blue' on a given "
-                    "picture: for IP2P Conditioning.",
+                    "picture: for IP2P Conditioning. 'picture book' paints animals and things in "
+                    "places instead of shapes.",
                 ),
             ],
             outputs=[

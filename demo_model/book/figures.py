@@ -26,7 +26,7 @@ CAT = Prompt((Noun("cat"),), "grass")
 HOUSE = Prompt((Noun("house"),), "grass")
 CAR = Prompt((Noun("car", "red"),), "city")
 DOG = Prompt((Noun("dog"),), "beach")
-BIRD = Prompt((Noun("bird", "blue"),), "snow")
+LION = Prompt((Noun("lion"),), "grass")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Panel:
     picture: np.ndarray
     text: str
     decibels: float | None = None
+    what: str = OUTSIDE
 
 
 def things(prompt: Prompt, *names: str) -> list[Case]:
@@ -55,12 +56,11 @@ def colours(prompt: Prompt, *names: str) -> list[Case]:
 
 
 def refinements(prompt: Prompt) -> list[Case]:
-    """Added words: clothes, a season, a style."""
+    """Added words: clothes, a season."""
     return [
         Case("clothes", prompt, prompt.with_noun(clothes="hat"), 0.8, 0.4),
         Case("clothes", prompt, prompt.with_noun(clothes="scarf"), 0.8, 0.4),
         Case("season", prompt, replace(prompt, autumn=True), 0.8, 0.4, THING),
-        Case("style", prompt, replace(prompt, pencil=True), 0.8, 0.4, THING),
     ]
 
 
@@ -94,10 +94,10 @@ FIGURES: dict[str, tuple[list[Case], bool]] = {
     "swap": (things(CAT, "dog", "rabbit", "pig", "lion"), True),
     "colour": (colours(CAR, "blue", "yellow", "green", "pink"), True),
     "setting": (places(HOUSE, "snow", "night", "sunset", "beach"), True),
-    "refine": (refinements(CAT), True),
+    "refine": (refinements(LION), True),
     "fader": (fader(DOG.with_noun(clothes="hat"), "hat"), False),
     "share": (shares(CAT, "rabbit"), False),
-    "words": (preserved(BIRD, "grass", "beach", "night", "city"), True),
+    "words": (preserved(LION, "snow", "beach", "night", "city"), True),
     "blend": (blended(DOG, "panda"), True),
 }
 
@@ -117,10 +117,10 @@ def figure(studio: Studio, cases: list[Case], below: bool, seeds: int) -> list[l
     source = pictures[0]
 
     def panel(picture: np.ndarray, case: Case) -> Panel:
-        scale = f"{case.scale[0]} × {case.scale[1]:g}" if case.scale else ""
+        scale = f"{case.scale[0]}, scale {case.scale[1]:g}" if case.scale else ""
         share = f"share {case.cross:g}" if len({c.cross for c in cases}) > 1 else ""
         text = scale or share or (f"{case.target.text}{', blend' if case.blend else ''}")
-        return Panel(picture, text, score(source, picture, case).kept)
+        return Panel(picture, text, score(source, picture, case).kept, case.stays)
 
     first = [Panel(source, cases[0].source.text)]
     rows = [first + [panel(p, case) for p, case in zip(pictures[1:], cases, strict=True)]]
@@ -132,7 +132,7 @@ def figure(studio: Studio, cases: list[Case], below: bool, seeds: int) -> list[l
 
 
 PHOTOGRAPHS = [
-    (Scene((Thing("cat", None, None, None, 70, 112, 66),), "beach", horizon=78, extras=5),
+    (Scene((Thing("cat", None, None, None, 70, 112, 66),), "beach", horizon=78, extras=4),
      things(CAT.with_setting("beach"), "dog")[0]),
     (Scene((Thing("car", "red", None, None, 58, 116, 70),), "snow", horizon=74, extras=8),
      colours(CAR.with_setting("snow"), "blue")[0]),
@@ -173,7 +173,7 @@ def photograph(studio: Studio, scene: Scene, case: Case) -> list[Panel]:
     return panels
 
 
-def draw(rows: list[list[Panel]], what: str) -> Image.Image:
+def draw(rows: list[list[Panel]]) -> Image.Image:
     """A sheet of panels with their captions."""
     side, line = IMAGE_SIZE + 6, 40
     page = Image.new("RGB", (len(rows[0]) * side + 6, len(rows) * (side + line)), "white")
@@ -188,7 +188,7 @@ def draw(rows: list[list[Panel]], what: str) -> Image.Image:
                     lines.append("")
                 lines[-1] = f"{lines[-1]} {word}".strip()
             if panel.decibels is not None:
-                lines = [*lines[:2], f"{what} {panel.decibels:.1f} dB"]
+                lines = [*lines[:2], f"{panel.what} {panel.decibels:.1f} dB"]
             pen.multiline_text(
                 (at[0], at[1] + IMAGE_SIZE), "\n".join(lines[:3]), "black", spacing=1
             )
@@ -211,14 +211,13 @@ def main() -> None:
     for name, (cases, below) in FIGURES.items():
         if not args.only or name in args.only:
             rows = figure(studio, cases, below, args.seeds)
-            what = cases[0].stays
-            draw(rows, what).save(args.out / f"{name}.jpg", quality=92)
+            draw(rows).save(args.out / f"{name}.jpg", quality=92)
             for row in rows:
                 kept = [f"{p.decibels:.1f}" for p in row if p.decibels is not None]
                 logging.info("%-8s %s", name, " ".join(kept))
     if not args.only or "photo" in args.only:
         rows = [photograph(studio, scene, case) for scene, case in PHOTOGRAPHS]
-        draw(rows, OUTSIDE).save(args.out / "photo.jpg", quality=92)
+        draw(rows).save(args.out / "photo.jpg", quality=92)
 
 
 if __name__ == "__main__":

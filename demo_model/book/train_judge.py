@@ -157,13 +157,14 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, help="go on from these weights")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--test-only", action="store_true", help="measure the weights of --out")
     parser.add_argument("--count", type=int, default=1000, help="scenes for the accuracy")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    network = train(args)
+    network = load_judge(args.out) if args.test_only else train(args)
     state = {k: v.half() for k, v in network.state_dict().items() if v.is_floating_point()}
     save_file({k: v.contiguous() for k, v in state.items()}, args.out)
     for name, checks in accuracy(network, args.vae, args.count).items():
