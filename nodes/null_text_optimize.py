@@ -51,9 +51,10 @@ class NullTextOptimize(io.ComfyNode):
                     default=10,
                     min=0,
                     max=500,
-                    tooltip="Most updates of the embedding at each step (paper: 10). More come "
-                    "nearer to the photograph and take longer. 0: negative-prompt inversion, at "
-                    "once and without optimisation: the prompt itself is the negative.",
+                    tooltip="The paper's updates of the embedding at each step (paper: 10); at "
+                    "most half as many are made. More come nearer to the photograph, take longer, "
+                    "and leave less room for edits. 0: negative-prompt inversion, at once and "
+                    "without optimisation: the prompt itself is the negative.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -62,7 +63,7 @@ class NullTextOptimize(io.ComfyNode):
                     max=1.0,
                     step=1e-4,
                     round=False,
-                    tooltip="Size of an update, in units of the embedding's values (paper: 0.01). "
+                    tooltip="Longest update, in units of the embedding's values (paper: 0.01). "
                     "It shrinks by a hundredth with every step of the sampler.",
                 ),
                 io.Float.Input(

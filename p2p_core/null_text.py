@@ -27,20 +27,31 @@ LOOSER = 2e-5  # by which the loss that is good enough grows every step
 # The paper's code updates once more after the loss was good enough, which about halves it. Here the
 # loss is looked at before an update, and has to be that small.
 SHARE = 0.5
+STRIDE = 2  # of the paper's updates that one of ours stands for
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to optimise. cfg: the guidance of the run. inner_steps: most updates at each step.
+    """How to optimise. cfg: the guidance of the run.
 
-    learning_rate: of an update, in units of the embedding's values. early_stop: the loss that is
-    good enough at the first step.
+    inner_steps: the paper's updates at each step, of which at most half are made. learning_rate:
+    the longest update, in units of the embedding's values (RMS). early_stop: the loss that is good
+    enough at the first step.
     """
 
     cfg: float
     inner_steps: int = 10
     learning_rate: float = 1e-2
     early_stop: float = 1e-5
+
+    @property
+    def updates(self) -> int:
+        """The most updates at each step.
+
+        More bring the picture nearer and take the embedding further from the prompt, where edits
+        suffer.
+        """
+        return math.ceil(self.inner_steps / STRIDE)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step. The paper's code lets it vanish at step 100."""
@@ -167,7 +178,7 @@ class _Try(NamedTuple):
     x: Tensor
     losses: Tensor
 
-    def or_better(self, other: _Try) -> _Try:
+    def minimum(self, other: _Try) -> _Try:
         """For every picture the one with the smaller loss; a loss that is no number never wins."""
         better = other.losses < self.losses
         pairs = zip(other, self, strict=True)
@@ -189,7 +200,7 @@ class _Search:
         a step that needs k updates costs k + 1 predictions and k gradients.
         """
         rate, enough = self.settings.rate(index), self.settings.enough(index)
-        updates = self.settings.inner_steps if self.failed_at is None else 0
+        updates = self.settings.updates if self.failed_at is None else 0
         secant, best = SecantDescent(), None
         for left in range(updates, -1, -1):
             embedding = embedding.detach().requires_grad_(left > 0)
@@ -198,7 +209,7 @@ class _Search:
             self.predictions += 1
             losses = errors.detach().square().mean(dim=1)
             tried = _Try(embedding.detach(), x.detach(), losses)
-            best = tried if best is None else best.or_better(tried)
+            best = tried if best is None else best.minimum(tried)
             if not losses.isfinite().all() and self.failed_at is None:
                 self.failed_at = index
             if left == 0 or self.failed_at is not None or bool((best.losses < enough).all()):

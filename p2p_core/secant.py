@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,12 @@ class SecantDescent:
     Where the errors change linearly, those of a mixture of points are the mixture of their errors.
     So the mixture with the smallest errors is known without evaluating it (Anderson 1965,
     doi:10.1145/321296.321305), and from there one gradient step leads to a direction not tried
-    yet. Its form is Adam's first step: the learning rate in every value, against the gradient's
-    sign; or less, where even a straight way down to zero would be shorter.
+    yet: Polyak's (1987), of the length at which a straight way down would end at zero,
+
+        p - min(|errors|^2 / |g|^2, rate sqrt(n) / |g|) g,
+
+    and of at most the learning rate, RMS. Values without influence stay where they are: Adam would
+    move them as far as the others, away from the prompt.
     """
 
     def __init__(self) -> None:
@@ -33,10 +39,10 @@ class SecantDescent:
             torch.einsum("bk,bk...->b...", weights, part)
             for part in (points, gradients, all_errors)
         )
-        # A parabola of this slope that falls from here to 0 has fallen there at 2 y / |y'|.
-        falls = 2 * left.square().sum(dim=1) / slope.abs().flatten(1).sum(dim=1).clamp_min(TINY)
-        length = falls.clamp_max(rate).reshape(-1, *[1] * (start.ndim - 1))
-        return start - length * slope.sign()
+        steepness = slope.flatten(1).norm(dim=1).clamp_min(TINY)
+        polyak = left.square().sum(dim=1) / steepness.square()
+        longest = rate * math.sqrt(slope[0].numel()) / steepness
+        return start - polyak.minimum(longest).reshape(-1, *[1] * (start.ndim - 1)) * slope
 
 
 def smallest_mixture(errors: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def test_no_prediction_is_wasted() -> None:
     assert len(network.calls) == found.predictions
     # Of every step one under the prompt, and one more than it needed updates.
     assert found.predictions == found.gradients + 2 * 5
-    assert found.gradients <= 3 * 5
+    assert found.gradients <= 2 * 5, "half of the paper's, rounded up"
     network.calls.clear()
     again = optimize_null_text(
         network.cond, network.uncond, network.path(found.embeddings, 7.5), SIGMAS,
@@ -153,13 +153,16 @@ def test_learning_rate_and_threshold_follow_the_paper() -> None:
     assert [settings.enough(step) for step in (0, 10)] == pytest.approx([0.5e-5, 10.5e-5])
 
 
-def test_the_first_update_is_adams() -> None:
-    point, gradient = torch.zeros(1, 3, 4), torch.randn(1, 3, 4)
-    ours = SecantDescent().next(point, torch.ones(1, 8), gradient, 0.01)
-    parameter = point.clone().requires_grad_()
-    parameter.grad = gradient
-    torch.optim.Adam([parameter], lr=0.01).step()
-    torch.testing.assert_close(ours, parameter.detach(), rtol=1e-4, atol=0)
+@pytest.mark.parametrize("steepness", [0.1, 100.0])
+def test_the_first_update_is_polyaks_within_the_rate(steepness: float) -> None:
+    point, errors = torch.zeros(1, 3, 4), torch.full((1, 8), 0.5)
+    gradient = steepness * torch.nn.functional.normalize(torch.randn(1, 12)).reshape(1, 3, 4)
+    update = SecantDescent().next(point, errors, gradient, 0.01)
+    length = min(8 * 0.5**2 / steepness, 0.01 * 12**0.5)
+    torch.testing.assert_close(update, -length * gradient / steepness)
+    untouched = gradient.clone()
+    untouched[:, 1] = 0.0
+    assert not SecantDescent().next(point, errors, untouched, 0.01)[:, 1].any()
 
 
 def test_the_smallest_mixture_of_errors() -> None:
