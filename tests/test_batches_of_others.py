@@ -243,5 +243,7 @@ def test_a_textual_inversion_of_another_width(tmp_path: Any) -> None:
     clip = graph.value(tiny_clip(embeddings=str(tmp_path)))
     target = "a photo of a embedding:toy dog on a bench"
     link = graph.add("P2PWordSwap", clip=clip, source_prompt=SOURCE, target_prompt=target)
-    with pytest.raises(GraphError, match=r"\(toy\) of width 48, but this CLIP reads width 64"):
+    with pytest.raises(
+        GraphError, match=r"\(toy\) of width 48, but this CLIP.s CLIP-L reads width 64"
+    ):
         run(graph, link)

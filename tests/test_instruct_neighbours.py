@@ -67,7 +67,7 @@ def test_rescaled_guidance_is_exact(multiplier: float) -> None:
     s = instruct_scene(SHORT.but(steps=1))
     ours = denoised_once(s, s.sample(model=rescale(s, s.node, multiplier)))
     guided = denoised_once(s, s.dual())
-    text = denoised_once(s, s.sample(model=s.scene.model, cfg=1.0))
+    text = denoised_once(s, s.dual(cfg_conds=1.0, cfg_cond2_negative=1.0))
     empty = torch.zeros_like(ours)
     sigma = shared_instruct().get_model_object("model_sampling").sigma_max
     x = comfy.sample.prepare_noise(empty, SHORT.seed) * (1 + sigma**2) ** 0.5

@@ -26,7 +26,7 @@ def model(request: pytest.FixtureRequest) -> ModelPatcher:
 def test_the_picture_comes_back_under_guidance(model: ModelPatcher) -> None:
     s = scene(SIX_STEPS, model=model)
     inversion = invert(s, picture(2))
-    found = optimize(s, inversion)
+    found = optimize(s, inversion, inner_steps=40)
     uncorrected, reconstruction = run(s.graph, plain(s, inversion), found[2])
     before, after = (distance(out["samples"], picture(2)) for out in (uncorrected, reconstruction))
     assert after < 0.25 * before
@@ -146,7 +146,7 @@ def test_a_network_that_fails_keeps_what_was_good(caplog: pytest.LogCaptureFixtu
     broken.set_model_unet_function_wrapper(fails_late)
     s = scene(SIX_STEPS, model=broken)
     inversion = invert(s, picture())
-    found = optimize(s, inversion, inner_steps=2)
+    found = optimize(s, inversion, inner_steps=4)
     with caplog.at_level(logging.WARNING):
         result = run(s.graph, found[2])["samples"]
     assert "stopped at step 4 of 6, where the loss was no number" in caplog.text

@@ -76,11 +76,11 @@ class InstructScene:
         """The host's own guider for the same equation, with an ordinary sampler; the oracle."""
         graph, settings = self.scene.graph, self.scene.settings
         model = model or self.inputs["model"]
-        wired = {"cond1": self.node[1], "cond2": self.node[2], "negative": self.node[3], **inputs}
-        guider = graph.add(
-            "DualCFGGuider", model=model, **wired, cfg_conds=settings.cfg,
-            cfg_cond2_negative=self.inputs["image_cfg"], style="regular",
-        )  # fmt: skip
+        wired = {
+            "cond1": self.node[1], "cond2": self.node[2], "negative": self.node[3],
+            "cfg_conds": settings.cfg, "cfg_cond2_negative": self.inputs["image_cfg"], **inputs,
+        }  # fmt: skip
+        guider = graph.add("DualCFGGuider", model=model, **wired, style="regular")
         return self.guided(guider)
 
     def guided(self, guider: Link) -> Link:
