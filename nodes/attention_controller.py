@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,9 +12,16 @@ from ..p2p_core.inversion import Inversion
 from .host.control.modes import MODES
 from .host.control.wiring import control
 from .host.edits import Edit
+from .host.instruct.conditioning import doubts
+from .host.messages import text_on
+from .host.wires import lacking, wired
 from .sockets import EditSocket, InversionSocket, RecordSocket
 
 MORE_EDITS = [f"edit_{number}" for number in range(2, 9)]
+NEEDS_EDIT = (
+    "Wire a P2P Word Swap, Refine or Reweight to edit. For the plain picture, wire a "
+    "CLIPTextEncode of the prompt to positive."
+)
 
 
 class AttentionController(io.ComfyNode):
@@ -26,7 +35,13 @@ class AttentionController(io.ComfyNode):
             "latent to any sampler. Every picture of the latent becomes a group [source, edit, "
             "edit_2, …]. Works with the ordinary samplers and beside other model patches. "
             "(Prompt-to-Prompt, arXiv:2208.01626)",
-            search_aliases=["prompt to prompt", "p2p", "attention control", "word edit"],
+            search_aliases=[
+                "prompt to prompt",
+                "prompt2prompt",
+                "p2p",
+                "attention control",
+                "word edit",
+            ],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -34,7 +49,12 @@ class AttentionController(io.ComfyNode):
                     "others: how it attends to words is found out by trying), also with LoRAs.",
                 ),
                 io.Latent.Input("latent", tooltip="Size and number of pictures, as for a sampler."),
-                EditSocket.Input("edit", tooltip="The edit to carry out."),
+                EditSocket.Input(
+                    "edit",
+                    optional=True,
+                    tooltip="The edit to carry out. Without any, positive passes through and the "
+                    "picture is the plain one.",
+                ),
                 *(
                     EditSocket.Input(
                         name, optional=True, tooltip="A further edit of the same source prompt."
@@ -42,6 +62,7 @@ class AttentionController(io.ComfyNode):
                     for name in MORE_EDITS
                 ),
                 inversion_input(),
+                passed_positive(),
                 io.Int.Input(
                     "self_replace_tokens",
                     default=0,
@@ -100,16 +121,24 @@ class AttentionController(io.ComfyNode):
                     tooltip="For transformers: only these layers are edited, by number, as in "
                     "4-8, 12. Empty: all.",
                 ),
+                enabled_input(),
             ],
             outputs=controller_outputs(),
+            hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, input_types: Mapping[str, str] | None = None) -> bool:
+        if not {"edit", *MORE_EDITS, "positive"} & wired(cls, input_types):
+            raise lacking(cls, "edit", NEEDS_EDIT)
+        return True
 
     @classmethod
     def execute(
         cls,
         model: Any,
         latent: dict,
-        edit: Edit,
+        edit: Edit | None = None,
         self_replace_tokens: int = 0,
         record_maps: bool = True,
         inversion: Inversion | None = None,
@@ -117,14 +146,22 @@ class AttentionController(io.ComfyNode):
         text_l: str = "",
         mode: str = "auto",
         blocks: str = "",
+        positive: list | None = None,
+        enabled: bool = True,
         **more_edits: Edit | None,
     ) -> io.NodeOutput:
-        more = [other for name in MORE_EDITS if (other := more_edits.get(name)) is not None]
-        edits = [edit, *more]
+        given = [edit, *(more_edits.get(name) for name in MORE_EDITS)]
+        edits = [edit for edit in given if edit is not None]
+        if not edits:
+            if positive is None:
+                raise lacking(cls, "edit", NEEDS_EDIT)
+            return io.NodeOutput(model, positive, latent, None)
+        if said := doubts(model, extras_from):
+            text_on(cls)(said)
         found = control(
             model,
             latent,
-            edits,
+            edits if enabled else [replace(edits[0], plain=True)],
             self_replace_tokens,
             record_maps,
             inversion,
@@ -143,6 +180,24 @@ def inversion_input() -> io.Input:
         tooltip="Edit a photograph: the source follows this inversion and comes out as the very "
         "picture that was inverted, at any cfg. The sampler needs the inversion's steps and "
         "scheduler; its noise does not matter.",
+    )
+
+
+def passed_positive() -> io.Input:
+    return io.Conditioning.Input(
+        "positive",
+        optional=True,
+        tooltip="Optional: a CLIPTextEncode of the prompt. Only for when this node is bypassed: it "
+        "then goes to the sampler, which paints the plain picture.",
+    )
+
+
+def enabled_input() -> io.Input:
+    return io.Boolean.Input(
+        "enabled",
+        default=True,
+        optional=True,
+        tooltip="Off: only the source is made, as it would be without any edit.",
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +15,16 @@ from ..p2p_core.pictures import enlarged, normalised
 from ..p2p_core.record import Record, RunRecord
 from ..p2p_core.schedule import Window, checked_window
 from .edit_words import share_input, split_phrases
+from .first_prompts import THING
 from .heat_sheet import word_sheet
+from .host.wires import lacking, wired
 from .sockets import RecordSocket
 
 PIXELS_PER_LATENT = 8
+NEEDS_RECORD = (
+    "Wire the record of the P2P Attention Controller whose model is sampled; for a prompt without "
+    "an edit put a P2P Plain Prompt before it."
+)
 
 
 class AttentionMaps(io.ComfyNode):
@@ -29,17 +37,30 @@ class AttentionMaps(io.ComfyNode):
             description="Shows where words look: a heat-map sheet for every word, the map as a "
             "mask, and the local blend's mask. Wire the controller's record and the latent that "
             "its sampler made. For a prompt without an edit use P2P Plain Prompt.",
-            search_aliases=["prompt to prompt", "heat map", "daam", "cross attention", "word mask"],
+            search_aliases=[
+                "heat map",
+                "heatmap",
+                "attention map",
+                "daam",
+                "cross attention",
+                "word mask",
+            ],
             inputs=[
-                RecordSocket.Input("record", tooltip="From the P2P Attention Controller."),
-                io.Latent.Input("samples", tooltip="The sampler's output of the same run."),
+                RecordSocket.Input(
+                    "record", optional=True, tooltip="From the P2P Attention Controller."
+                ),
+                io.Latent.Input(
+                    "samples", lazy=True, tooltip="The sampler's output of the same run."
+                ),
                 io.String.Input(
                     "words",
+                    default=THING,
                     tooltip="Words or phrases of the source or target prompt, separated by commas.",
                 ),
                 io.Image.Input(
                     "image",
                     optional=True,
+                    lazy=True,
                     tooltip="The decoded samples, to lay the heat maps over them.",
                 ),
                 share_input("start", 0.0, "First step shown, as a share of the steps."),
@@ -62,29 +83,54 @@ class AttentionMaps(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, words: str | None = None, input_types: Mapping[str, str] | None = None
+    ) -> bool:
+        if "record" not in wired(cls, input_types):
+            raise lacking(cls, "record", NEEDS_RECORD)
+        if words is not None:
+            _phrases(words)
+        return True
+
+    @classmethod
+    def check_lazy_status(
+        cls, record: Record | None = None, words: str = "", **others: Any
+    ) -> list[str]:
+        """Look for the words before anything is sampled; then ask for what is wired."""
+        if record is not None:
+            for word in _phrases(words):
+                record.columns(word)
+        return [name for name in ("samples", "image") if others.get(name, ()) is None]
+
+    @classmethod
     def execute(
         cls,
-        record: Record,
         samples: dict,
         words: str,
+        record: Record | None = None,
         image: Tensor | None = None,
         start: float = 0.0,
         end: float = 1.0,
     ) -> io.NodeOutput:
+        if record is None:
+            raise lacking(cls, "record", NEEDS_RECORD)
         run = record.run_of(samples["samples"])
         window = _checked_range(start, end)
         size = _picture_size(run, image)
-        phrases = split_phrases(words)
-        if not phrases:
-            raise ValueError("words is empty. Name at least one word of the source or target.")
         sheets, masks = [], []
-        for word in phrases:
+        for word in _phrases(words):
             maps = record.word_maps(run, record.columns(word), window)
             rows, group = len(run.samples), len(record.prompts)
             sheets.append(word_sheet(word, maps, rows, group, size, image))
             masks.append(enlarged(normalised(next(iter(maps.values()))[None]), size))
         blend_mask = _blend_mask(run, window, size)
         return io.NodeOutput(torch.stack(sheets), torch.cat(masks), blend_mask)
+
+
+def _phrases(words: str) -> list[str]:
+    if phrases := split_phrases(words):
+        return phrases
+    raise ValueError("words is empty. Name at least one word of the source or target.")
 
 
 def _checked_range(start: float, end: float) -> Window:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +10,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..p2p_core.record import Record
+from .host.wires import lacking, wired
 from .sheets import sheet
 from .sockets import RecordSocket
+
+NEEDS_RECORD = (
+    "Wire the record of the P2P Edit or P2P Attention Controller that made the pictures; for plain "
+    "ones take PreviewImage."
+)
 
 
 class Compare(io.ComfyNode):
@@ -23,9 +30,11 @@ class Compare(io.ComfyNode):
             description="Takes the pictures of a run apart: the sources, the edits, and a labelled "
             "sheet with one row a seed, which tells what changed in every edit. Wire the decoded "
             "images, or the sampler's latent and a VAE.",
-            search_aliases=["prompt to prompt", "before after", "contact sheet", "compare edits"],
+            search_aliases=["before after", "contact sheet", "compare edits"],
             inputs=[
-                RecordSocket.Input("record", tooltip="Of P2P Edit or P2P Attention Controller."),
+                RecordSocket.Input(
+                    "record", optional=True, tooltip="Of P2P Edit or P2P Attention Controller."
+                ),
                 io.Image.Input("images", optional=True, tooltip="The run's decoded pictures."),
                 io.Latent.Input(
                     "samples", optional=True, tooltip="Instead of images: the sampler's output."
@@ -46,17 +55,26 @@ class Compare(io.ComfyNode):
                 ),
                 io.Image.Output(display_name="sheet", tooltip="All of them, labelled."),
             ],
+            is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, input_types: Mapping[str, str] | None = None) -> bool:
+        if "record" not in wired(cls, input_types):
+            raise lacking(cls, "record", NEEDS_RECORD)
+        return True
 
     @classmethod
     def execute(
         cls,
-        record: Record,
+        record: Record | None = None,
         images: Tensor | None = None,
         samples: dict | None = None,
         vae: Any = None,
         difference: bool = False,
     ) -> io.NodeOutput:
+        if record is None:
+            raise lacking(cls, "record", NEEDS_RECORD)
         pictures = _pictures(images, samples, vae)
         group = len(record.labels)
         if len(pictures) % group:

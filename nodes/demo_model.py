@@ -5,6 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host.demo_model import INSTRUCTIONS, PICTURE_BOOK, TEXT_TO_IMAGE, load_demo_model
+from .host.demo_size import empty_latent, watched
+from .host.messages import text_on
 
 
 class DemoModel(io.ComfyNode):
@@ -12,7 +14,7 @@ class DemoModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """MODEL, CLIP and VAE as from a checkpoint loader."""
+        """MODEL, CLIP and VAE as from a checkpoint loader, and a LATENT of their size."""
         return io.Schema(
             node_id="P2PDemoModel",
             display_name="P2P Demo Model",
@@ -21,10 +23,10 @@ class DemoModel(io.ComfyNode):
                 "A tiny text-to-image model inside this pack, for trying the edits in a second on "
                 "any computer. It paints shapes at 128x128, for prompts such as 'a big striped red "
                 "circle on a green background', or scenes of a picture book, such as 'a cat in "
-                "the snow'. Use an empty latent of 128x128, 20 steps, cfg 6, sampler "
+                "the snow'. Use its latent of 128x128, 20 steps, cfg 6, sampler "
                 "euler, scheduler normal."
             ),
-            search_aliases=["demo", "prompt to prompt", "tiny model", "checkpoint", "example"],
+            search_aliases=["demo", "tiny model", "checkpoint", "example"],
             inputs=[
                 io.Combo.Input(
                     "variant",
@@ -40,13 +42,21 @@ class DemoModel(io.ComfyNode):
                 io.Model.Output(id="model", display_name="model"),
                 io.Clip.Output(id="clip", display_name="clip"),
                 io.Vae.Output(id="vae", display_name="vae"),
+                io.Latent.Output(
+                    id="latent",
+                    display_name="latent",
+                    tooltip="One empty picture of the model's own size, to a P2P Edit, a P2P "
+                    "Attention Controller or a sampler.",
+                ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, variant: str = TEXT_TO_IMAGE) -> io.NodeOutput:
         """Load the weights."""
-        return io.NodeOutput(*load_demo_model(variant=variant))
+        model, clip, vae = load_demo_model(variant=variant)
+        return io.NodeOutput(watched(model, text_on(cls)), clip, vae, empty_latent(model))
 
 
 NODES = [DemoModel]

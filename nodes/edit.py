@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,12 @@ from comfy_api.latest import io
 from ..p2p_core.alignment import align_replace
 from ..p2p_core.inversion import Inversion
 from ..p2p_core.local_blend import LocalBlend, WordRegion
-from .attention_controller import controller_outputs, inversion_input
+from .attention_controller import (
+    controller_outputs,
+    enabled_input,
+    inversion_input,
+    passed_positive,
+)
 from .edit_words import (
     CROSS_REPLACE_STEPS,
     SELF_REPLACE_STEPS,
@@ -19,9 +25,13 @@ from .edit_words import (
     columns_of_all,
     make_edit,
     shown,
+    source_text,
 )
+from .first_prompts import SOURCE, SWAPPED
 from .host.control.wiring import control
 from .host.edits import Edit as PreparedEdit
+from .host.instruct.conditioning import doubts
+from .host.wires import wired
 from .local_blend_mask import START_BLEND, THRESHOLD
 
 SELF_SHARE = SELF_REPLACE_STEPS / CROSS_REPLACE_STEPS
@@ -59,13 +69,13 @@ class Edit(io.ComfyNode):
                 io.String.Input(
                     "source_prompt",
                     multiline=True,
-                    default="a red circle on a green background",
+                    default=SOURCE,
                     tooltip="The prompt of the source picture; of a photograph, what it shows.",
                 ),
                 io.String.Input(
                     "target_prompt",
                     multiline=True,
-                    default="a blue circle on a green background",
+                    default=SWAPPED,
                     tooltip="The same prompt with other or more words.",
                 ),
                 io.Float.Input(
@@ -88,6 +98,8 @@ class Edit(io.ComfyNode):
                     "region where they look the picture stays the source's, bit for bit.",
                 ),
                 inversion_input(),
+                passed_positive(),
+                enabled_input(),
             ],
             outputs=controller_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -95,9 +107,13 @@ class Edit(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, source_prompt: str | None = None, target_prompt: str | None = None
-    ) -> bool | str:
-        return check_texts({"source_prompt": source_prompt, "target_prompt": target_prompt})
+        cls,
+        source_prompt: str | None = None,
+        target_prompt: str | None = None,
+        input_types: Mapping[str, str] | None = None,
+    ) -> bool:
+        source = None if "inversion" in wired(cls, input_types) else source_prompt
+        return check_texts({"source_prompt": source, "target_prompt": target_prompt})
 
     @classmethod
     def execute(
@@ -110,13 +126,16 @@ class Edit(io.ComfyNode):
         strength: float = CROSS_REPLACE_STEPS,
         blend_words: str = "",
         inversion: Inversion | None = None,
+        positive: list | None = None,
+        enabled: bool = True,
     ) -> io.NodeOutput:
         if not (math.isfinite(strength) and 0 <= strength <= 1):
             raise ValueError(f"strength must lie in 0…1, got {strength:g}.")
         steps = strength, strength * SELF_SHARE
-        edit = make_edit(clip, source_prompt, target_prompt, align_replace, *steps, word_windows="")
-        edit = _blended(edit, blend_words)
-        shown(cls, edit)
+        source = source_text(source_prompt, None, inversion)
+        edit = make_edit(clip, source, target_prompt, align_replace, *steps, word_windows="")
+        edit = replace(_blended(edit, blend_words), plain=not enabled)
+        shown(cls, edit, doubts(model, None))
         made = control(model, latent, [edit], 0, record_maps=True, inversion=inversion)
         return io.NodeOutput(*made)
 

@@ -12,12 +12,15 @@ from comfy_api.latest import io
 from ..p2p_core.alignment import Aligner, align_replace
 from ..p2p_core.description import describe, warning
 from ..p2p_core.edits import prompt_edit, with_word_window
+from ..p2p_core.inversion import Inversion
 from ..p2p_core.prompt import Prompt
 from ..p2p_core.schedule import checked_window, parse_word_windows
+from .first_prompts import SOURCE
 from .host.edits import Edit
 from .host.families.texts import find_columns, read_prompt
 from .host.messages import text_on
-from .sockets import EditSocket
+from .host.wires import wired
+from .sockets import EditSocket, InversionSocket
 
 CROSS_REPLACE_STEPS = 0.8
 SELF_REPLACE_STEPS = 0.4
@@ -35,9 +38,11 @@ class TwoPrompts(io.ComfyNode):
         source_prompt: str | None = None,
         target_prompt: str | None = None,
         word_windows: str | None = None,
-    ) -> bool | str:
-        prompts = {"source_prompt": source_prompt, "target_prompt": target_prompt}
-        return check_texts(prompts, word_windows)
+        input_types: Mapping[str, str] | None = None,
+    ) -> bool:
+        elsewhere = {"source_edit", "inversion"} & wired(cls, input_types)
+        prompts = {"source_prompt": None if elsewhere else source_prompt}
+        return check_texts({**prompts, "target_prompt": target_prompt}, word_windows)
 
     @classmethod
     def execute(
@@ -48,24 +53,29 @@ class TwoPrompts(io.ComfyNode):
         cross_replace_steps: float = CROSS_REPLACE_STEPS,
         self_replace_steps: float = SELF_REPLACE_STEPS,
         word_windows: str = "",
+        source_edit: Edit | None = None,
+        inversion: Inversion | None = None,
     ) -> io.NodeOutput:
+        source = source_text(source_prompt, source_edit, inversion)
         steps = cross_replace_steps, self_replace_steps
-        edit = make_edit(clip, source_prompt, target_prompt, cls.align, *steps, word_windows)
+        edit = make_edit(clip, source, target_prompt, cls.align, *steps, word_windows)
         return shown(cls, edit)
 
 
-def edit_inputs() -> list[io.Input]:
-    """Inputs of a node that edits a source prompt into a target prompt."""
+def edit_inputs(target: str) -> list[io.Input]:
+    """Inputs of a node that edits a source prompt into a target prompt; target: to begin with."""
     return [
         io.Clip.Input("clip", tooltip="The CLIP of the checkpoint that will be sampled."),
         io.String.Input(
             "source_prompt",
             multiline=True,
+            default=SOURCE,
             tooltip="The prompt of the source picture. Weights, embeddings and long prompts work.",
         ),
         io.String.Input(
             "target_prompt",
             multiline=True,
+            default=target,
             tooltip="The prompt of the edited picture; it may have more or fewer words.",
         ),
         share_input(
@@ -90,7 +100,28 @@ def edit_inputs() -> list[io.Input]:
             "of the steps, instead of cross_replace_steps for that word. With "
             "cross_replace_steps 0 only the named words keep the source's attention.",
         ),
+        EditSocket.Input(
+            "source_edit",
+            optional=True,
+            tooltip="Another edit of the same picture: its source prompt is taken instead of "
+            "source_prompt, so that it is typed once. Bypassed, this node passes it on.",
+        ),
+        InversionSocket.Input(
+            "inversion",
+            optional=True,
+            tooltip="A photograph's inversion: the prompt that it was made under is taken instead "
+            "of source_prompt, if P2P DDIM Invert was given it as text.",
+        ),
     ]
+
+
+def source_text(typed: str, edit: Edit | None, inversion: Inversion | None) -> str:
+    """The source prompt: of another edit, else of an inversion that knows its text, else typed."""
+    if edit is not None:
+        return edit.prompt_edit.source.text
+    if inversion is not None and inversion.text:
+        return inversion.text
+    return typed
 
 
 def edit_output() -> io.Output:
@@ -101,10 +132,13 @@ def edit_output() -> io.Output:
     )
 
 
-def shown(node: type[io.ComfyNode], edit: Edit) -> io.NodeOutput:
-    """The output of an edit node, with the edit told on the node before anything is sampled."""
+def shown(node: type[io.ComfyNode], edit: Edit, note: str | None = None) -> io.NodeOutput:
+    """The output of an edit node, with the edit told on the node before anything is sampled.
+
+    note: what the user should know of this node's own part.
+    """
     text = describe(edit.prompt_edit)
-    if not edit.plain and (why := warning(edit.prompt_edit)):
+    if not edit.plain and (why := note or warning(edit.prompt_edit)):
         logging.warning(why)
         text = f"{why}\n{text}"
     text_on(node)(text)
@@ -149,18 +183,17 @@ def make_edit(
     return Edit(clip, edit)
 
 
-def check_texts(prompts: Mapping[str, str | None], word_windows: str | None = None) -> bool | str:
-    """What can be known of an edit before a graph runs: True, or what is wrong.
+def check_texts(prompts: Mapping[str, str | None], word_windows: str | None = None) -> bool:
+    """What can be known of an edit before a graph runs: True, or ValueError.
 
-    prompts: by the names of their inputs. None: the text comes from another node.
+    prompts: by the names of their inputs. None: the text comes from another node. An error is
+    raised, since the host tells one that is returned once for every input that a validation names,
+    and the page keeps its sentence from the message that pops up.
     """
     for name, text in prompts.items():
         if text is not None and not text.strip():
-            return EMPTY.format(name=name)
-    try:
-        parse_word_windows(word_windows or "")
-    except ValueError as error:
-        return str(error)
+            raise ValueError(EMPTY.format(name=name))
+    parse_word_windows(word_windows or "")
     return True
 
 

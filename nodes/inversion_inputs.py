@@ -13,12 +13,12 @@ def schedule_inputs() -> list[io.Input]:
     """steps, scheduler, denoise, sigmas: the run that the inversion is for."""
     return [
         io.Int.Input(
-            "steps", default=50, min=1, max=10000, tooltip="Steps of the sampler (papers: 50)."
+            "steps", default=20, min=1, max=10000, tooltip="Steps of the sampler (papers: 50)."
         ),
         io.Combo.Input(
             "scheduler",
             options=scheduler_names(),
-            default="normal",
+            default=scheduler_names()[0],
             tooltip="Scheduler of the sampler.",
         ),
         io.Float.Input(
@@ -37,6 +37,17 @@ def schedule_inputs() -> list[io.Input]:
             tooltip="The sampler's own noise levels, instead of steps, scheduler and denoise.",
         ),
     ]
+
+
+def text_input(more: str = "") -> io.Input:
+    return io.String.Input(
+        "text",
+        default="",
+        multiline=True,
+        optional=True,
+        tooltip="The source prompt: what the photograph shows. Edit nodes to which this inversion "
+        f"is wired take it as theirs, so that it is typed once. {more}".strip(),
+    )
 
 
 def inversion_outputs(

@@ -21,7 +21,14 @@ class IP2PConditioning(io.ComfyNode):
             "positive, negative and latent to an ordinary KSampler. Its cfg is the text guidance, "
             "image_cfg the image guidance. Needs an instruct-pix2pix checkpoint. "
             "(InstructPix2Pix, arXiv:2211.09800, equation 3)",
-            search_aliases=["instruct pix2pix", "ip2p", "edit by instruction", "image cfg"],
+            search_aliases=[
+                "instruct pix2pix",
+                "ip2p",
+                "edit by instruction",
+                "photo edit",
+                "semantic edit",
+                "image cfg",
+            ],
             inputs=[
                 io.Model.Input(
                     "model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,11 @@ from comfy_api.latest import io
 from ..p2p_core.local_blend import LocalBlend, WordRegion
 from .edit_words import columns_of_all, edit_output, share_input, shown
 from .host.edits import Edit
+from .host.wires import lacking, wired
 from .sockets import EditSocket
 
 THRESHOLD, START_BLEND = 0.3, 0.2  # of the paper's code
+NEEDS_EDIT = "Wire a P2P Word Swap, Refine or Reweight to it, or bypass this node too."
 
 
 class LocalBlendMask(io.ComfyNode):
@@ -27,7 +30,7 @@ class LocalBlendMask(io.ComfyNode):
             "source's, bit for bit. (Prompt-to-Prompt, arXiv:2208.01626, local editing)",
             search_aliases=["prompt to prompt", "local edit", "keep background", "local blend"],
             inputs=[
-                EditSocket.Input("edit", tooltip="The edit to confine."),
+                EditSocket.Input("edit", optional=True, tooltip="The edit to confine."),
                 _words_input(
                     "source_words",
                     "Words of the source prompt that mark the region, separated by commas.",
@@ -65,9 +68,15 @@ class LocalBlendMask(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, input_types: Mapping[str, str] | None = None) -> bool:
+        if "edit" not in wired(cls, input_types):
+            raise lacking(cls, "edit", NEEDS_EDIT)
+        return True
+
+    @classmethod
     def execute(
         cls,
-        edit: Edit,
+        edit: Edit | None = None,
         source_words: str = "",
         target_words: str = "",
         subtract_words: str = "",
@@ -75,6 +84,8 @@ class LocalBlendMask(io.ComfyNode):
         start_blend: float = START_BLEND,
         mask: Any = None,
     ) -> io.NodeOutput:
+        if edit is None:
+            raise lacking(cls, "edit", NEEDS_EDIT)
         prompts = edit.prompt_edit
         if edit.plain:
             raise ValueError(

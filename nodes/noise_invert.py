@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from .host.inversion.invert import invert_noise, schedule
-from .inversion_inputs import inversion_outputs, results, schedule_inputs
+from .inversion_inputs import inversion_outputs, results, schedule_inputs, text_input
 
 
 class NoiseInvert(io.ComfyNode):
@@ -22,7 +23,13 @@ class NoiseInvert(io.ComfyNode):
             "levels, without any model call. With a P2P Local Blend Mask everything outside the "
             "mask comes back exactly; inside, the edit follows the photograph less closely than "
             "with P2P DDIM Invert. (Prompt-to-Prompt, arXiv:2208.01626, figure 12)",
-            search_aliases=["inversion", "edit photo", "real image", "inpaint by words"],
+            search_aliases=[
+                "inversion",
+                "photo edit",
+                "edit photo",
+                "real image",
+                "inpaint by words",
+            ],
             inputs=[
                 io.Latent.Input("latent", tooltip="The photograph, from VAEEncode."),
                 io.Int.Input(
@@ -40,6 +47,7 @@ class NoiseInvert(io.ComfyNode):
                     tooltip="Needed for models whose noise levels or latent scale differ from "
                     "Stable Diffusion 1.x's.",
                 ),
+                text_input(),
             ],
             outputs=inversion_outputs("To a P2P Attention Controller."),
         )
@@ -54,9 +62,11 @@ class NoiseInvert(io.ComfyNode):
         denoise: float = 1.0,
         sigmas: Tensor | None = None,
         model: Any = None,
+        text: str = "",
     ) -> io.NodeOutput:
         levels = schedule(model, scheduler, steps, denoise, sigmas)
-        return io.NodeOutput(*results(invert_noise(model, latent, levels, seed)))
+        inversion = invert_noise(model, latent, levels, seed)
+        return io.NodeOutput(*results(replace(inversion, text=text.strip() or None)))
 
 
 NODES = [NoiseInvert]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,7 +11,10 @@ from ..p2p_core.inversion import Inversion
 from ..p2p_core.null_text import Settings
 from .host.messages import text_on
 from .host.null_text.optimise import null_text
+from .host.wires import lacking, wired
 from .sockets import InversionSocket
+
+NEEDS_INVERSION = "Wire a P2P DDIM Invert or P2P Load Inversion, or bypass this node too."
 
 
 class NullTextOptimize(io.ComfyNode):
@@ -25,10 +29,15 @@ class NullTextOptimize(io.ComfyNode):
             "deterministic sampler of the same steps and cfg, alone or through a P2P Attention "
             "Controller. (Null-text inversion, arXiv:2211.09794; with inner_steps 0 "
             "negative-prompt inversion, arXiv:2305.16807)",
-            search_aliases=["null text inversion", "negative prompt inversion", "edit photo"],
+            search_aliases=[
+                "null text inversion",
+                "negative prompt inversion",
+                "photo edit",
+                "edit photo",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model of the inversion, unpatched."),
-                InversionSocket.Input("inversion", tooltip="From P2P DDIM Invert."),
+                InversionSocket.Input("inversion", optional=True, tooltip="From P2P DDIM Invert."),
                 io.Conditioning.Input(
                     "positive", tooltip="The prompt that the inversion was made under."
                 ),
@@ -103,10 +112,15 @@ class NullTextOptimize(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, input_types: Mapping[str, str] | None = None) -> bool:
+        if "inversion" not in wired(cls, input_types):
+            raise lacking(cls, "inversion", NEEDS_INVERSION)
+        return True
+
+    @classmethod
     def execute(
         cls,
         model: Any,
-        inversion: Inversion,
         positive: list,
         negative: list,
         cfg: float,
@@ -114,7 +128,10 @@ class NullTextOptimize(io.ComfyNode):
         learning_rate: float,
         early_stop: float,
         checkpointing: bool = False,
+        inversion: Inversion | None = None,
     ) -> io.NodeOutput:
+        if inversion is None:
+            raise lacking(cls, "inversion", NEEDS_INVERSION)
         settings = Settings(cfg, inner_steps, learning_rate, early_stop)
         return io.NodeOutput(
             *null_text(model, inversion, positive, negative, settings, checkpointing, text_on(cls))

@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .edit_words import check_texts, edit_output, identity_edit, shown
+from .first_prompts import SOURCE
 
 
 class PlainPrompt(io.ComfyNode):
@@ -22,14 +23,16 @@ class PlainPrompt(io.ComfyNode):
             search_aliases=["heat map", "daam", "attention of a prompt"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of the checkpoint that will be sampled."),
-                io.String.Input("prompt", multiline=True, tooltip="The prompt of the picture."),
+                io.String.Input(
+                    "prompt", multiline=True, default=SOURCE, tooltip="The prompt of the picture."
+                ),
             ],
             outputs=[edit_output()],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
+    def validate_inputs(cls, prompt: str | None = None) -> bool:
         return check_texts({"prompt": prompt})
 
     @classmethod

@@ -7,6 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.schedule import checked_window
+from .attention_controller import passed_positive
+from .first_prompts import WEIGHTED
 from .host.weights.wiring import WeightSettings, parse_blocks, prompt_weights
 
 VALUES, SCORES = "values", "scores"
@@ -36,6 +38,7 @@ class PromptWeights(io.ComfyNode):
                     "text",
                     multiline=True,
                     dynamic_prompts=True,
+                    default=WEIGHTED,
                     tooltip="The prompt. (words:w) weighs words: 1 changes nothing, 1.2 to 2 is "
                     "more, 0 takes their part away, -0.5 to -2 pushes away; (words) is 1.1. The "
                     "clean text is encoded, once.",
@@ -81,6 +84,7 @@ class PromptWeights(io.ComfyNode):
                     tooltip="Who sees the weights in models where text and image attend together. "
                     "image: only image positions, as in the paper, for a small further cost.",
                 ),
+                passed_positive(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="To the sampler."),
@@ -102,7 +106,9 @@ class PromptWeights(io.ComfyNode):
         blocks: str = "",
         acts_on: str = VALUES,
         queries: str = ALL,
+        positive: list | None = None,
     ) -> io.NodeOutput:
+        """positive: for the page alone, which passes it on where this node is bypassed."""
         settings = WeightSettings(
             strength=strength,
             window=checked_window(start, end, "start and end"),

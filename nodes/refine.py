@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..p2p_core.alignment import align_refine
 from .edit_words import TwoPrompts, edit_inputs, edit_output
+from .first_prompts import REFINED
 
 
 class Refine(TwoPrompts):
@@ -21,8 +22,14 @@ class Refine(TwoPrompts):
             "picture keeps its layout: words that both prompts share keep the source's attention, "
             "new ones find their own place. Wire the edit to a P2P Attention Controller. "
             "(Prompt-to-Prompt, arXiv:2208.01626)",
-            search_aliases=["prompt to prompt", "add word", "style", "attention refine"],
-            inputs=edit_inputs(),
+            search_aliases=[
+                "prompt to prompt",
+                "prompt2prompt",
+                "add word",
+                "style",
+                "attention refine",
+            ],
+            inputs=edit_inputs(REFINED),
             outputs=[edit_output()],
             hidden=[io.Hidden.unique_id],
         )

@@ -15,8 +15,13 @@ from .edit_words import (
     identity_edit,
     shown,
 )
+from .first_prompts import COLOUR
 from .host.edits import Edit
 from .sockets import EditSocket
+
+AS_IT_IS = (
+    "A scale of 1 leaves the words as they are. Raise it for more of them, lower it for less."
+)
 
 
 class Reweight(io.ComfyNode):
@@ -29,10 +34,18 @@ class Reweight(io.ComfyNode):
             description="Makes words of a prompt stronger, weaker or negative in the same picture. "
             "Wire an edit to scale words of its target prompt, or a CLIP and a prompt to scale "
             "words of that prompt. (Prompt-to-Prompt, arXiv:2208.01626)",
-            search_aliases=["prompt to prompt", "word strength", "equalizer", "attention weight"],
+            search_aliases=[
+                "prompt to prompt",
+                "prompt2prompt",
+                "prompt weight",
+                "word strength",
+                "equalizer",
+                "attention weight",
+            ],
             inputs=[
                 io.String.Input(
                     "words",
+                    default=COLOUR,
                     tooltip="Words or phrases of the target prompt, separated by commas or lines. "
                     "Every occurrence is scaled.",
                 ),
@@ -75,7 +88,8 @@ class Reweight(io.ComfyNode):
         if not columns:
             raise ValueError("words is empty. Name at least one word of the target prompt.")
         scaled = base.prompt_edit.reweighted(columns, scale)
-        return shown(cls, replace(base, prompt_edit=scaled, plain=False))
+        note = AS_IT_IS if scale == 1 else None
+        return shown(cls, replace(base, prompt_edit=scaled, plain=False), note)
 
 
 def _base_edit(edit: Edit | None, clip: Any, prompt: str) -> Edit:

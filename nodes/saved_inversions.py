@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from comfy_api.latest import io
@@ -10,9 +11,11 @@ from comfy_api.latest import io
 from ..p2p_core.inversion import Inversion
 from .host.inversion.files import load_inversion, save_inversion
 from .host.inversion.places import file_state, listed_files, missing
+from .host.wires import lacking, wired
 from .inversion_inputs import inversion_outputs, results
 from .sockets import InversionSocket
 
+NEEDS_INVERSION = "Wire a P2P DDIM Invert or P2P Noise Invert, or bypass this node too."
 NONE_YET = "none yet"
 NONE_TO_LOAD = (
     "There is no inversion to load. Make one with P2P Save Inversion, or copy one into ComfyUI's "
@@ -32,7 +35,9 @@ class SaveInversion(io.ComfyNode):
             search_aliases=["save inversion", "store inversion", "cache inversion"],
             inputs=[
                 InversionSocket.Input(
-                    "inversion", tooltip="From P2P DDIM Invert or P2P Noise Invert."
+                    "inversion",
+                    optional=True,
+                    tooltip="From P2P DDIM Invert or P2P Noise Invert.",
                 ),
                 io.String.Input(
                     "name",
@@ -47,7 +52,15 @@ class SaveInversion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, inversion: Inversion, name: str) -> io.NodeOutput:
+    def validate_inputs(cls, input_types: Mapping[str, str] | None = None) -> bool:
+        if "inversion" not in wired(cls, input_types):
+            raise lacking(cls, "inversion", NEEDS_INVERSION)
+        return True
+
+    @classmethod
+    def execute(cls, name: str, inversion: Inversion | None = None) -> io.NodeOutput:
+        if inversion is None:
+            raise lacking(cls, "inversion", NEEDS_INVERSION)
         saved = save_inversion(inversion, name)
         path = PurePosixPath(saved["subfolder"], saved["filename"])
         logging.info("Inversion saved in the output folder as %s", path)
@@ -76,11 +89,11 @@ class LoadInversion(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str | None = None) -> bool | str:
+    def validate_inputs(cls, file: str | None = None) -> bool:
         """file: None where it is wired."""
-        if file == NONE_YET:
-            return NONE_TO_LOAD
-        return True if file is None else missing(file) or True
+        if file is not None and (why := NONE_TO_LOAD if file == NONE_YET else missing(file)):
+            raise ValueError(why)
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None) -> str:

@@ -29,7 +29,8 @@ class Inversion:
     model's own scale, the state at sigmas[i] is z + offsets[i], and offsets[N] = 0.
     method: "ddim" or "noise". prompt: the text encoding it was made under, (1 or B, T, D), and
     model: the model's fingerprint; None where the inversion depends on neither.
-    residual: largest relative error of a step run backwards, if it was measured.
+    residual: largest relative error of a step run backwards, if it was measured. text: the source
+    prompt's words, if the inversion was told them; files do not keep them.
     """
 
     latent: Tensor
@@ -40,6 +41,7 @@ class Inversion:
     prompt: Tensor | None = None
     model: Fingerprint | None = None
     residual: float | None = None
+    text: str | None = None
 
     @property
     def steps(self) -> int:

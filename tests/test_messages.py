@@ -17,10 +17,44 @@ TEXT = 3  # the server's number of a binary message that carries a text
 STEPS = 8
 
 
-def graph() -> dict[str, Any]:
-    def node(kind: str, **inputs: Any) -> dict[str, Any]:
-        return {"class_type": kind, "inputs": inputs}
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
 
+
+def doubtful() -> dict[str, Any]:
+    """A graph that runs, with all that can be asked for in vain."""
+    prompts = {"source_prompt": "a red square", "target_prompt": "a red square"}
+    return {
+        "model": node("P2PDemoModel", variant="instructions"),
+        "same": node("P2PWordSwap", clip=["model", 1], **prompts),
+        "scaled": node("P2PReweight", edit=["same", 0], words="red", scale=1.0),
+        "size": node("EmptyLatentImage", width=256, height=256, batch_size=1),
+        "control": node(
+            "P2PAttentionController", model=["model", 0], latent=["size", 0], edit=["scaled", 0]
+        ),
+        "one node": node(
+            "P2PEdit", model=["model", 0], clip=["model", 1], latent=["model", 3],
+            **{**prompts, "target_prompt": "a blue square"},
+        ),
+        "sampler": node(
+            "KSampler", model=["control", 0], positive=["control", 1], negative=["empty", 0],
+            latent_image=["control", 2], seed=1, steps=1, cfg=1.0, sampler_name="euler",
+            scheduler="normal", denoise=1.0,
+        ),
+        "small": node(
+            "KSampler", model=["one node", 0], positive=["one node", 1], seed=1, steps=1, cfg=1.0,
+            negative=["empty", 0], latent_image=["one node", 2], sampler_name="euler",
+            scheduler="normal", denoise=1.0,
+        ),
+        "empty": node("CLIPTextEncode", clip=["model", 1], text=""),
+        "decode": node("VAEDecode", samples=["small", 0], vae=["model", 2]),
+        "large": node("VAEDecode", samples=["sampler", 0], vae=["model", 2]),
+        "show": node("PreviewImage", images=["decode", 0]),
+        "show large": node("PreviewImage", images=["large", 0]),
+    }  # fmt: skip
+
+
+def photo() -> dict[str, Any]:
     return {
         "model": node("P2PDemoModel"),
         "photo": node("EmptyImage", width=128, height=128, batch_size=1, color=0xD62728),
@@ -41,12 +75,12 @@ def graph() -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def heard(comfy: Comfy) -> list[tuple[str, str]]:
+async def heard(comfy: Comfy, graph: dict[str, Any]) -> list[tuple[str, str]]:
     """The texts of a run: (node, text)."""
     texts = []
     url = f"/ws?clientId={comfy.client_id}"
     async with comfy.session.ws_connect(url, max_msg_size=0) as socket:
-        await comfy.queue(graph())
+        await comfy.queue(graph)
         async for message in socket:
             if message.type is aiohttp.WSMsgType.BINARY:
                 kind, length = struct.unpack(">II", message.data[:8])
@@ -67,7 +101,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
         base = prepare_base_folder(tmp_path_factory.mktemp("messages"))
         async with running_server(base, Path(base) / "comfyui.log") as comfy:
             await comfy.wait_until_ready()
-            return await asyncio.wait_for(heard(comfy), 120)
+            runs = [heard(comfy, graph) for graph in (photo(), doubtful())]
+            return [text for run in runs for text in await asyncio.wait_for(run, 120)]
 
     return asyncio.run(run())
 
@@ -86,3 +121,20 @@ def test_the_loss_of_an_optimisation_and_its_cost(texts: list[tuple[str, str]]) 
     ]
     assert all(float(step.split("loss ")[1]) >= 0 for step in steps)
     assert "model evaluations and" in cost
+
+
+@pytest.mark.parametrize(
+    ("node", "beginning"),
+    [
+        ("model", "Sampled at 256x256: the demo model knows pictures of 128x128"),
+        ("same", "Source and target prompt are the same"),
+        ("scaled", "A scale of 1 leaves the words as they are."),
+        ("control", "This model follows instructions on a given picture, and there is none here."),
+        ("one node", "This model follows instructions on a given picture"),
+    ],
+)
+def test_what_was_asked_for_in_vain(
+    texts: list[tuple[str, str]], node: str, beginning: str
+) -> None:
+    [said] = [text for name, text in texts if name == node]
+    assert said.startswith(beginning)

@@ -25,6 +25,11 @@ def read_prompt(clip: Any, text: str) -> Prompt:
     return prompts[0] if len(prompts) == 1 else _joined(prompts)
 
 
+def encode(clip: Any, text: str) -> list[list]:
+    """The CONDITIONING of a prompt, as CLIPTextEncode makes it."""
+    return clip_text.checked_clip(clip).encode_from_tokens_scheduled(clip.tokenize(text))
+
+
 def _joined(prompts: Sequence[Prompt]) -> Prompt:
     """One prompt of several sets of columns: a word has its columns in each of them."""
     first = prompts[0]

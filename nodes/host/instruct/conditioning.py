@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -66,6 +67,20 @@ def check_instruct_model(model: Any) -> None:
             f"one is {type(model.model).__name__} with {channels}. Load an instruct-pix2pix "
             "checkpoint, such as instruct-pix2pix-00-22000.safetensors."
         )
+
+
+def doubts(model: Any, extras: Sequence[list] | None) -> str | None:
+    """What to tell of a word edit whose model reads a picture, but is given none.
+
+    extras: a conditioning that may carry one.
+    """
+    given = any("concat_latent_image" in values for _, values in extras or ())
+    if given or not isinstance(model.model, IP2P):
+        return None
+    return (
+        "This model follows instructions on a given picture, and there is none here. For edits by "
+        "words load a text-to-image model; for an instruction use IP2P Conditioning."
+    )
 
 
 def checked_image(image: Tensor) -> Tensor:
