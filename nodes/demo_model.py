@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host.demo_model import INSTRUCTIONS, PICTURE_BOOK, TEXT_TO_IMAGE, load_demo_model
+from .host.demo_model import INSTRUCTIONS, TEXT_TO_IMAGE, load_demo_model
 from .host.demo_size import empty_latent, watched
 from .host.messages import text_on
 
@@ -21,21 +21,19 @@ class DemoModel(io.ComfyNode):
             category="p2p/demo",
             description=(
                 "A tiny text-to-image model inside this pack, for trying the edits in a second on "
-                "any computer. It paints shapes at 128x128, for prompts such as 'a big striped red "
-                "circle on a green background', or scenes of a picture book, such as 'a cat in "
-                "the snow'. Use its latent of 128x128, 20 steps, cfg 6, sampler "
-                "euler, scheduler normal."
+                "any computer. It paints the scenes of a picture book at 128x128, for prompts such "
+                "as 'a cat in the snow' or 'a red car on the beach'. Use its latent of "
+                "128x128, 20 steps, cfg 6, sampler euler, scheduler normal."
             ),
             search_aliases=["demo", "tiny model", "checkpoint", "example"],
             inputs=[
                 io.Combo.Input(
                     "variant",
-                    options=[TEXT_TO_IMAGE, INSTRUCTIONS, PICTURE_BOOK],
+                    options=[TEXT_TO_IMAGE, INSTRUCTIONS],
                     default=TEXT_TO_IMAGE,
                     optional=True,
                     tooltip="'instructions' follows sentences such as 'make it blue' on a given "
-                    "picture: for IP2P Conditioning. 'picture book' paints animals and things in "
-                    "places instead of shapes.",
+                    "picture: for IP2P Conditioning.",
                 ),
             ],
             outputs=[

@@ -15,7 +15,7 @@ from .edit_words import (
     identity_edit,
     shown,
 )
-from .first_prompts import COLOUR
+from .first_prompts import PLACE
 from .host.edits import Edit
 from .sockets import EditSocket
 
@@ -45,7 +45,7 @@ class Reweight(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "words",
-                    default=COLOUR,
+                    default=PLACE,
                     tooltip="Words or phrases of the target prompt, separated by commas or lines. "
                     "Every occurrence is scaled.",
                 ),

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from networks import CONFIG
 from PIL import Image, ImageFilter
 
 from book.judge import Verdict, judge
+from book.networks import CONFIG
 from book.things import COLOURS, DRESSED, DYED, KINDS
 from book.world import AUTUMNAL, IMAGE_SIZE, SETTINGS, Noun, Prompt, is_held_out
 
@@ -94,9 +94,7 @@ class Studio:
 
     def __init__(self, weights: Path | None = None, steps: int = 20, cfg: float = 6.0) -> None:
         self.pack, self.steps, self.cfg = Pack(), steps, cfg
-        self.model, self.clip, self.vae = CONFIG.load_demo_model(
-            weights, variant=CONFIG.PICTURE_BOOK
-        )
+        self.model, self.clip, self.vae = CONFIG.load_demo_model(weights)
 
     def text(self, prompt: str) -> list:
         """A conditioning."""

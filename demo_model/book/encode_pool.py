@@ -12,29 +12,29 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from book.networks import DEVICE
 from book.vae import build_encoder
-from book.world import render
+
+BATCH = 16 if DEVICE == "cpu" else 512
 
 
 def encode(encoder: nn.Module, pictures: Tensor) -> Tensor:
     """Latents (N, 8, 16, 16) in half precision of pictures (N, 128, 128, 3) uint8."""
-    with torch.autocast("cpu", torch.bfloat16):
-        batches = [
-            encoder(part.permute(0, 3, 1, 2).float().div(255).to(memory_format=torch.channels_last))
-            for part in pictures.split(16)
-        ]
-    return torch.cat(batches).half()
+    parts = (part.to(DEVICE).permute(0, 3, 1, 2).float().div(255) for part in pictures.split(BATCH))
+    with torch.autocast(DEVICE, torch.bfloat16):
+        latents = [encoder(part).cpu() for part in parts]
+    return torch.cat(latents).half()
 
 
 def load_encoder(path: Path) -> nn.Module:
     """The encoder of a checkpoint of `train_vae.py`."""
     encoder = build_encoder()
-    state = torch.load(path)["model"]
+    state = torch.load(path, map_location=DEVICE)["model"]
     prefix = "encoder."
     encoder.load_state_dict(
         {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     )
-    return encoder.to(memory_format=torch.channels_last)
+    return encoder.to(DEVICE, memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -52,11 +52,7 @@ def main() -> None:
         if out.exists():
             continue
         shard = torch.load(path, weights_only=False)
-        pictures = shard["pictures"]
-        for index, scene in enumerate(shard["scenes"]):
-            if scene.pencil:
-                pictures[index] = torch.from_numpy(render(scene))
-        latents = encode(encoder, pictures)
+        latents = encode(encoder, shard["pictures"])
         part = out.with_suffix(".part")
         torch.save({"scenes": shard["scenes"], "latents": latents}, part)
         part.rename(out)

@@ -13,10 +13,10 @@ from random import Random
 
 import numpy as np
 import torch
-from networks import CONFIG
 from PIL import Image, ImageDraw
 
 from book.judge import Verdict, judge_pictures
+from book.networks import CONFIG
 from book.things import COLOURS, DRESSED, DYED, KINDS
 from book.world import IMAGE_SIZE, SETTINGS, Noun, Prompt, held_out_prompts
 
@@ -28,9 +28,7 @@ class Sampler:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.model, self.clip, self.vae = CONFIG.load_demo_model(
-            args.weights, variant=CONFIG.PICTURE_BOOK
-        )
+        self.model, self.clip, self.vae = CONFIG.load_demo_model(args.weights)
 
     def conditioning(self, texts: list[str]) -> list:
         """One conditioning whose rows are the prompts: (B, 77, C)."""
@@ -168,7 +166,7 @@ def sheet(pictures: np.ndarray, texts: list[str], columns: int) -> Image.Image:
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
     """Options of the programs that sample."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--weights", type=Path, default=CONFIG.BOOK_PATH)
+    parser.add_argument("--weights", type=Path, default=CONFIG.WEIGHTS_PATH)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=6.0)
     parser.add_argument("--sampler", default="euler")

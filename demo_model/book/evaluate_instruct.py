@@ -14,11 +14,11 @@ from random import Random
 
 import numpy as np
 import torch
-from networks import CONFIG
 
 from book.edits import Pack, Score, score
 from book.evaluate import sheet
 from book.instructions import KIND_NAMES, Instruction, sample_instruction
+from book.networks import CONFIG
 from book.world import Scene, Thing, render
 
 
@@ -28,7 +28,7 @@ class Editor:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.pack = args, Pack()
         self.model, self.clip, self.vae = CONFIG.load_demo_model(
-            args.weights, variant=CONFIG.BOOK_INSTRUCTIONS
+            args.weights, variant=CONFIG.INSTRUCTIONS
         )
 
     def text(self, prompt: str) -> list:
@@ -64,7 +64,7 @@ def photograph(made: Instruction, rng: Random) -> np.ndarray:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--weights", type=Path, default=CONFIG.BOOK_INSTRUCT_PATH)
+    parser.add_argument("--weights", type=Path, default=CONFIG.INSTRUCT_PATH)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=3.0)

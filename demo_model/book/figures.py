@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from networks import CONFIG
 from PIL import Image, ImageDraw
 
 from book.edits import OUTSIDE, THING, Case, Score, Studio, score, shows
 from book.judge import judge
+from book.networks import CONFIG
 from book.world import IMAGE_SIZE, Noun, Prompt, Scene, Thing, render
 
 CAT = Prompt((Noun("cat"),), "grass")
@@ -198,7 +198,7 @@ def draw(rows: list[list[Panel]]) -> Image.Image:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--weights", type=Path, default=CONFIG.BOOK_PATH)
+    parser.add_argument("--weights", type=Path, default=CONFIG.WEIGHTS_PATH)
     parser.add_argument("--out", type=Path, default=Path("figures"))
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--only", nargs="+", choices=(*FIGURES, "photo"))

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import CONFIG
 from torch import Tensor
 
 from book.edits import EMPTY, OUTSIDE, Case, Studio, score, shows
 from book.instructions import KIND_NAMES, Instruction, sample_instruction
 from book.judge import judge_pictures
+from book.networks import CONFIG
 
 LEAST_KEPT = 22.0  # dB outside the things
 SAME_PLACE = 0.75  # overlap of the thing before and after, where the rest changes
@@ -85,7 +85,7 @@ def make_shard(studio: Studio, rng: Random, size: int, seeds: int) -> dict[str, 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=CONFIG.BOOK_PATH)
+    parser.add_argument("--weights", type=Path, default=CONFIG.WEIGHTS_PATH)
     parser.add_argument("--folder", type=Path, default=Path("pairs"))
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")

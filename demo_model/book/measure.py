@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from networks import CONFIG
 
 from book.edits import Score, Studio, cases, score, shows
 from book.judge import judge
+from book.networks import CONFIG
 
 METHODS = ("no control", "P2P")
 
@@ -42,7 +42,7 @@ def measure(studio: Studio, count: int) -> tuple[dict[tuple[str, str], list[Scor
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--weights", type=Path, default=CONFIG.BOOK_PATH)
+    parser.add_argument("--weights", type=Path, default=CONFIG.WEIGHTS_PATH)
     parser.add_argument("--count", type=int, default=100)
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)

@@ -1,8 +1,9 @@
-"""Train the picture book's variant for instructions: the source picture as eight more channels.
+"""Train the variant for instructions: the source picture as eight more channels.
 
 InstructPix2Pix (arXiv:2211.09800, section 3.2): it starts from the text-to-image weights, the new
-input weights at zero; picture, instruction, or both are left out in 5 % of the samples each.
-`--resume` goes on from a checkpoint with its running average and optimisers.
+input weights at zero; picture, instruction, or both are left out in 5 % of the samples each. The
+text encoder stays the text-to-image model's, so that one serves both; only words that captions
+do not have ("turn", "make") learn their embedding. `--resume` goes on from a checkpoint.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from pathlib import Path
 from random import Random
 
 import torch
-from networks import Vocabulary
 from torch import Tensor
-from train_instruct import LEFT_OUT, InstructTrainer
-from train_unet import argument_parser, train
 
 from book.instructions import instruction_words
+from book.networks import DEVICE, Vocabulary
+from book.trainer import Trainer, argument_parser, train
 from book.vae import LATENT_CHANNELS
+
+LEFT_OUT = 0.05  # each of: picture, instruction, both
+EMBEDDING = "text.transformer.text_model.embeddings.token_embedding.weight"
+FIRST = "unet.input_blocks.0.0.weight"
 
 
 class Pairs:
@@ -40,14 +44,65 @@ class Pairs:
         logging.info("%d pairs", len(self.texts))
 
     def batch(self, rng: Random, count: int, vocabulary: Vocabulary) -> tuple[Tensor, ...]:
-        """Target latents (B, 8, 16, 16), instruction rows (B, 77), source latents."""
+        """Target latents (B, 8, 16, 16), instruction rows (B, 77), sources; half mirrored."""
         chosen = [rng.randrange(len(self.texts)) for _ in range(count)]
         left_out = torch.tensor([rng.random() for _ in chosen])
         sources = self.sources[chosen] * (left_out >= 2 * LEFT_OUT).view(-1, 1, 1, 1)
         empty = (left_out >= LEFT_OUT) & (left_out < 3 * LEFT_OUT)
         texts = ["" if gone else self.texts[i] for i, gone in zip(chosen, empty, strict=True)]
         rows = torch.tensor([vocabulary.encode(text) for text in texts])
-        return self.targets[chosen], rows, sources
+        mirrored = torch.tensor([rng.random() < 0.5 for _ in chosen]).view(-1, 1, 1, 1)
+        pictures = (self.targets[chosen], sources)
+        targets, sources = (torch.where(mirrored, x.flip(-1), x) for x in pictures)
+        return targets, rows, sources
+
+
+class InstructTrainer(Trainer):
+    """The trainer with the source as further channels, and the text encoder held."""
+
+    def is_trained(self, name: str) -> bool:
+        """The UNet, and the embeddings of new words."""
+        return name.startswith("unet.") or name == EMBEDDING
+
+    def start_from(self, path: Path) -> None:
+        """Take over the averaged weights of a text-to-image checkpoint of `Trainer.save`."""
+        state = torch.load(path, map_location=DEVICE)
+        for name, weight in self.master.items():
+            given = state["average"][name]
+            if name == EMBEDDING:
+                old = self.known_rows(state["token_ids"])
+                weight.copy_(given[old])
+                weight[:-1][old[:-1] < 0] += 0.1 * torch.randn_like(weight[:-1][old[:-1] < 0])
+            elif name == FIRST:
+                weight.zero_()
+                weight[:, : given.shape[1]] = given
+            else:
+                weight.copy_(given)
+            self.average[name].copy_(weight)
+        self.hold(state["token_ids"])
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint of `save`."""
+        super().load(path)
+        self.hold(torch.load(path)["held"])
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to continue, or to export."""
+        super().save(path)
+        torch.save({**torch.load(path), "held": self.held}, path)
+
+    def known_rows(self, token_ids: Tensor) -> Tensor:
+        """Row of every one of our tokens in a table of these tokens; -1 where it has none."""
+        old = {token: row for row, token in enumerate(token_ids.tolist())}
+        rows = [old.get(token, -1) for token in self.vocabulary.token_ids.tolist()]
+        return torch.tensor([*rows, len(old)], device=DEVICE)
+
+    def hold(self, token_ids: Tensor) -> None:
+        """Keep the embeddings of these tokens, and the row of unknown ones, as they are."""
+        self.held = token_ids.cpu()
+        new = (self.known_rows(token_ids) < 0)[:, None]
+        self.live[EMBEDDING].register_hook(lambda gradient: gradient * new)
+        self.push()
 
 
 def main() -> None:
@@ -60,13 +115,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    rng, pairs = Random(args.seed), Pairs(args.pairs)
+    pairs = Pairs(args.pairs)
     trainer = InstructTrainer(args, instruction_words(), 2 * LATENT_CHANNELS, LATENT_CHANNELS)
     if args.resume:
         trainer.load(args.resume)
     else:
         trainer.start_from(args.start)
-    train(trainer, lambda: pairs.batch(rng, args.batch, trainer.vocabulary), pairs.refresh)
+    train(trainer, lambda rng: pairs.batch(rng, args.batch, trainer.vocabulary), pairs.refresh)
 
 
 if __name__ == "__main__":

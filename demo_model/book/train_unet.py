@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from pathlib import Path
 from random import Random
 
 import torch
-from networks import Vocabulary
 from torch import Tensor
-from train_unet import CAPTION_DROP, UNKNOWN_WORD, Trainer, argument_parser, train
 
+from book.networks import Vocabulary
+from book.trainer import Trainer, argument_parser, train
 from book.vae import LATENT_CHANNELS
 from book.world import Scene, caption_words, describe
+
+CAPTION_DROP = 0.1
+UNKNOWN_WORD = 0.03
 
 
 class Pool:
@@ -62,24 +64,16 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--pool", type=Path, default=Path("pool"))
     parser.add_argument("--resume", type=Path)
-    parser.add_argument(
-        "--shapes-share", type=float, default=0.6, help="part of the run before all noise levels"
-    )
+    parser.set_defaults(layout_share=0.6)
     args: argparse.Namespace = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     torch.set_num_threads(1)
-    rng, pool = Random(args.seed), Pool(args.pool)
+    pool = Pool(args.pool)
     torch.manual_seed(args.seed)
     trainer = Trainer(args, caption_words(), LATENT_CHANNELS, LATENT_CHANNELS)
     if args.resume:
         trainer.load(args.resume)
-    start = time.monotonic()
-
-    def next_batch() -> tuple[Tensor, Tensor]:
-        args.shapes_first = time.monotonic() - start < 60 * args.minutes * args.shapes_share
-        return pool.batch(rng, args.batch, trainer.vocabulary)
-
-    train(trainer, next_batch, pool.refresh)
+    train(trainer, lambda rng: pool.batch(rng, args.batch, trainer.vocabulary), pool.refresh)
 
 
 if __name__ == "__main__":

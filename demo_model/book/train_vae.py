@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from book.networks import DEVICE
 from book.vae import build_autoencoder
 from book.world import IMAGE_SIZE, Scene, render, sample_scene
 
@@ -91,9 +92,10 @@ class Trainer:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.model = build_autoencoder().to(memory_format=torch.channels_last)
+        self.model = build_autoencoder().to(DEVICE, memory_format=torch.channels_last)
         if args.resume:
-            self.model.load_state_dict(torch.load(args.resume)["model"])
+            state = torch.load(args.resume, map_location=DEVICE)
+            self.model.load_state_dict(state["model"])
         trained = self.model["decoder"] if args.decoder_only else self.model
         inner = [p for p in trained.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 16]
         rest = [p for p in trained.parameters() if all(p is not q for q in inner)]
@@ -115,24 +117,24 @@ class Trainer:
     def loss(self, pictures: Tensor) -> Tensor:
         """The error after the autoencoder, and how far latents are from unit variance."""
         with (
-            torch.autocast("cpu", torch.bfloat16),
+            torch.autocast(DEVICE, torch.bfloat16),
             torch.set_grad_enabled(not self.args.decoder_only),
         ):
             latents = self.model["encoder"](pictures.contiguous(memory_format=torch.channels_last))
         latents = latents.float()
-        noise = torch.rand(len(latents), 1, 1, 1) * LATENT_NOISE
-        with torch.autocast("cpu", torch.bfloat16):
+        noise = torch.rand(len(latents), 1, 1, 1, device=DEVICE) * LATENT_NOISE
+        with torch.autocast(DEVICE, torch.bfloat16):
             output = self.model["decoder"](latents + noise * torch.randn_like(latents))
         loss = reconstruction_loss(output.float(), pictures)
         return loss if self.args.decoder_only else loss + SPREAD_WEIGHT * spread_loss(latents)
 
-    def step(self, pictures: Tensor, share: float) -> float:
+    def step(self, pictures: Tensor, share: float) -> Tensor:
         """One optimiser step; share is the part of the run's time that has passed."""
         rate = self.args.lr * min(1.0, 50 * share + 0.05) * max(0.02, (1 - share) ** 0.8)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        loss = self.loss(pictures)
+        loss = self.loss(pictures.to(DEVICE))
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], 1.0)
@@ -145,7 +147,7 @@ class Trainer:
                 parameter.copy_(flat.view_as(parameter))
             for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 0.01)
-        return loss.item()
+        return loss.detach()
 
     def save(self) -> None:
         """Write the averaged weights."""
@@ -158,7 +160,7 @@ class Trainer:
 def psnr(path: Path, count: int = 64) -> tuple[float, float, Tensor]:
     """Decibels of unseen scenes after the autoencoder: mean, worst; latents' std (C,)."""
     model = build_autoencoder()
-    model.load_state_dict(torch.load(path)["model"])
+    model.load_state_dict(torch.load(path, map_location="cpu")["model"])
     rng = Random("unseen")
     pictures = np.stack([render(sample_scene(rng)) for _ in range(count)])
     batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
@@ -187,13 +189,13 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     rng, trainer, pictures = Random(args.seed), Trainer(args), Pictures(args.pool, args.shards)
-    start, step, mean = time.monotonic(), 0, 0.0
+    start, step, mean = time.monotonic(), 0, torch.zeros((), device=DEVICE)
     while (share := (time.monotonic() - start) / (60 * args.minutes)) < 1:
         loss = trainer.step(pictures.crops(rng, args.batch, args.crop), share)
         step += 1
-        mean += max(0.01, 1 / step) * (loss - mean)
+        mean.lerp_(loss, max(0.01, 1 / step))
         if step % 100 == 0:
-            logging.info("step %d, %.0f %%, loss %.4f", step, 100 * share, mean)
+            logging.info("step %d, %.0f %%, loss %.4f", step, 100 * share, mean.item())
         if step % 400 == 0:
             trainer.save()
             pictures.refresh()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from host import use_host
 from torch import Tensor, nn
+
+from book.host import use_host
 
 use_host()
 from comfy.taesd.taesd import Block, Clamp, conv  # noqa: E402

@@ -22,12 +22,8 @@ from torch import Tensor
 FOLDER = Path(__file__).resolve().parents[2] / "demo_model"
 WEIGHTS_PATH = FOLDER / "p2p_demo.safetensors"
 INSTRUCT_PATH = FOLDER / "p2p_demo_instruct.safetensors"
-BOOK_PATH = FOLDER / "p2p_demo_book.safetensors"
-BOOK_INSTRUCT_PATH = FOLDER / "p2p_demo_book_instruct.safetensors"
 MARKER_KEY = "p2p_demo.version"
 INSTRUCT_KEY = "p2p_demo_instruct.version"
-BOOK_KEY = "p2p_demo_book.version"
-BOOK_INSTRUCT_KEY = "p2p_demo_book_instruct.version"
 
 CONTEXT_DIM = 64
 MODEL_CHANNELS = 64
@@ -48,19 +44,7 @@ TAESD_CHANNELS = 64  # the host's fixed width; ours is narrower
 
 
 class DemoLatents(comfy.latent_formats.LatentFormat):
-    """Latents near unit variance as they leave the autoencoder.
-
-    The first three channels are a patch's mean colour, so the host's previews are exact.
-    """
-
-    scale_factor = 1.0
-    latent_channels = 4
-    latent_rgb_factors = [[2 / 3, 0.0, 0.0], [0.0, 2 / 3, 0.0], [0.0, 0.0, 2 / 3], [0.0, 0.0, 0.0]]
-    latent_rgb_factors_bias = [0.18, 0.02, -0.046]
-
-
-class BookLatents(comfy.latent_formats.LatentFormat):
-    """The picture book's latents: eight channels, each near unit variance.
+    """Latents as they leave the autoencoder: eight channels, each near unit variance.
 
     The preview factors are a least-squares fit of colours to latents.
     """
@@ -158,6 +142,7 @@ class P2PDemo(comfy.supported_models.SD15):
     """The host's description of the model: Stable Diffusion 1's layout, much smaller."""
 
     unet_config = {
+        "in_channels": DemoLatents.latent_channels,
         "context_dim": CONTEXT_DIM,
         "model_channels": MODEL_CHANNELS,
         "use_linear_in_transformer": False,
@@ -168,9 +153,15 @@ class P2PDemo(comfy.supported_models.SD15):
     required_keys = {MARKER_KEY: None}
     latent_format = DemoLatents
 
+    def inpaint_model(self) -> bool:
+        """No: the host takes more than four input channels for an inpainting model's."""
+        return False
+
     def process_clip_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename as for Stable Diffusion 1, then expand the vocabulary."""
+        """Rename as for Stable Diffusion 1, then expand the vocabulary; {} where none is."""
         state_dict = super().process_clip_state_dict(state_dict)
+        if not state_dict:
+            return {}
         rows = state_dict.pop(f"{EMBEDDING_KEY}.rows")
         token_ids = state_dict.pop(f"{EMBEDDING_KEY}.token_ids")
         state_dict[f"{EMBEDDING_KEY}.weight"] = expand_vocabulary(rows, token_ids)
@@ -193,33 +184,8 @@ class P2PDemo(comfy.supported_models.SD15):
 class P2PDemoInstruct(P2PDemo):
     """The variant that follows instructions: InstructPix2Pix in miniature."""
 
-    unet_config = {**P2PDemo.unet_config, "in_channels": 8}
+    unet_config = {**P2PDemo.unet_config, "in_channels": 2 * DemoLatents.latent_channels}
     required_keys = {INSTRUCT_KEY: None}
-
-    def get_model(
-        self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None
-    ) -> comfy.model_base.BaseModel:
-        """The host's own InstructPix2Pix class."""
-        return comfy.model_base.SD15_instructpix2pix(self, device=device)
-
-
-class P2PBook(P2PDemo):
-    """The picture book: the same networks on eight latent channels."""
-
-    unet_config = {**P2PDemo.unet_config, "in_channels": 8}
-    required_keys = {BOOK_KEY: None}
-    latent_format = BookLatents
-
-    def inpaint_model(self) -> bool:
-        """No: the host takes more than four input channels for an inpainting model's."""
-        return False
-
-
-class P2PBookInstruct(P2PBook):
-    """The picture book's variant for instructions."""
-
-    unet_config = {**P2PDemo.unet_config, "in_channels": 16}
-    required_keys = {BOOK_INSTRUCT_KEY: None}
 
     def get_model(
         self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None
@@ -231,7 +197,7 @@ class P2PBookInstruct(P2PBook):
 def register() -> None:
     """Tell the host about the models; a second call, or a reload of the pack, changes nothing."""
     known = {model.__name__ for model in comfy.supported_models.models}
-    for model in (P2PDemo, P2PDemoInstruct, P2PBook, P2PBookInstruct):
+    for model in (P2PDemo, P2PDemoInstruct):
         if model.__name__ not in known:
             comfy.supported_models.models.append(model)
 
@@ -244,13 +210,20 @@ class Variant(NamedTuple):
 
 
 TEXT_TO_IMAGE, INSTRUCTIONS = "text to image", "instructions"
-PICTURE_BOOK, BOOK_INSTRUCTIONS = "picture book", "picture book, instructions"
 VARIANTS = {
     TEXT_TO_IMAGE: Variant(WEIGHTS_PATH, P2PDemo),
     INSTRUCTIONS: Variant(INSTRUCT_PATH, P2PDemoInstruct),
-    PICTURE_BOOK: Variant(BOOK_PATH, P2PBook),
-    BOOK_INSTRUCTIONS: Variant(BOOK_INSTRUCT_PATH, P2PBookInstruct),
 }
+
+
+def load_parts(path: Path, variant: str) -> tuple[Any, Any, Any]:
+    """(MODEL, CLIP, VAE); text encoder and autoencoder serve both variants and are stored once."""
+    load = comfy.sd.load_checkpoint_guess_config
+    if variant == TEXT_TO_IMAGE:
+        return load(str(path))[:3]
+    model = load(str(path), output_vae=False, output_clip=False)[0]
+    _, clip, vae, *_ = load(str(WEIGHTS_PATH), output_model=False)
+    return model, clip, vae
 
 
 def load_demo_model(
@@ -269,7 +242,7 @@ def load_demo_model(
             "install the node pack again."
         )
     try:
-        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
+        model, clip, vae = load_parts(path, variant)
     except Exception as error:
         raise ValueError(
             f"The demo model's weights {path} cannot be read ({error}); "

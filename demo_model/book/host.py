@@ -1,10 +1,12 @@
-"""Puts a ComfyUI tree on the path for the training programs, set to run on the CPU."""
+"""Puts a ComfyUI tree on the path for the training programs; they use a GPU where there is one."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+
+import torch
 
 
 def use_host() -> None:
@@ -16,4 +18,4 @@ def use_host() -> None:
         sys.path.insert(0, path)
     import comfy.cli_args
 
-    comfy.cli_args.args.cpu = True
+    comfy.cli_args.args.cpu = not torch.cuda.is_available()

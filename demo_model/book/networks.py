@@ -8,8 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from host import use_host
 from torch import Tensor, nn
+
+from book.host import use_host
 
 use_host()
 import comfy.ops  # noqa: E402
@@ -17,8 +18,9 @@ from comfy.clip_model import CLIPTextModel  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
 from comfy.sd1_clip import SDTokenizer  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TOKENS = 77
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def registration() -> ModuleType:
@@ -79,6 +81,8 @@ class FastGroupNorm(comfy.ops.disable_weight_init.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, h, w)."""
+        if x.is_cuda:
+            return super().forward(x)
         return GroupNormFunction.apply(x, self.weight, self.bias, self.num_groups, self.eps)
 
 
@@ -88,7 +92,7 @@ class TrainingOps(comfy.ops.disable_weight_init):
     GroupNorm = FastGroupNorm
 
 
-def build_unet(in_channels: int = 4, out_channels: int = 4) -> UNetModel:
+def build_unet(in_channels: int, out_channels: int) -> UNetModel:
     """4.2 M parameters; attention at 16×16 and 8×8 latent cells."""
     return UNetModel(
         image_size=32,
@@ -126,7 +130,7 @@ def host_attention(_default: object, q: Tensor, k: Tensor, v: Tensor, heads: int
 
 
 def predict_noise(unet: UNetModel, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-    """x: (B, 4, h, w) of unit variance; timesteps: (B,); context: (B, 77, C)."""
+    """x: (B, C, h, w) of unit variance; timesteps: (B,); context: (B, 77, C)."""
     options = {"optimized_attention_override": host_attention}
     return unet(x, timesteps, context=context, transformer_options=options)
 
