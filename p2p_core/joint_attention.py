@@ -156,16 +156,6 @@ def scaled_values(v: Tensor, positions: Tensor, scale: Tensor, mean: bool = Fals
     return v.index_copy(-2, positions, new)
 
 
-def biased_attention(attend: Attend, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d + b) v with a bias b (L,) on every score of a key.
-
-    e^b weighs a key's share, so it is attend(q, k, e^b v) / attend(q, k, e^b): two fused calls and
-    no mask, which some attention functions do not take.
-    """
-    share = (bias - bias.max()).exp().to(v.dtype)[:, None]
-    return attend(q, k, share * v) / attend(q, k, share.expand_as(v))
-
-
 def indicator_values(v: Tensor, words: Sequence[Tensor], heads: int) -> Tensor:
     """Values whose channel j of every head is 1 at the positions of word j, and 0 elsewhere.
 

@@ -97,16 +97,22 @@ def weighted_values(v: Tensor, rows: Tensor, words: Weighted, axis: int) -> Tens
     return out
 
 
+def score_bias(words: Weighted, length: int) -> Tensor:
+    """What is added to the scores of ``length`` keys, (length,)."""
+    assert words.bias is not None
+    return words.bias.new_zeros(length).index_copy(0, words.positions, words.bias)
+
+
 def biased_attention(
     attend: Attend, q: Tensor, k: Tensor, v: Tensor, words: Weighted, axis: int
 ) -> Tensor:
     """softmax(q kᵀ / √d + bias) v, from two fused attentions and without a mask.
 
+    For attention functions that may take none; where one is taken, it is cheaper to add the bias.
     e^b is a factor on a key's share, so the numerator is attention over e^b v, and the denominator
     attention over e^b.
     """
-    assert words.bias is not None
-    bias = words.bias.new_zeros(v.shape[axis]).index_copy(0, words.positions, words.bias)
+    bias = score_bias(words, v.shape[axis])
     share = _along((bias - bias.max()).exp(), axis, v)
     return attend(q, k, share * v) / attend(q, k, share.expand_as(v).contiguous())
 

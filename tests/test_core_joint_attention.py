@@ -12,7 +12,6 @@ from torch import Tensor
 from p2p_core.joint_attention import (
     JointEdit,
     Places,
-    biased_attention,
     indicator_values,
     joint_hybrid,
     joint_qk,
@@ -181,15 +180,6 @@ def test_negative_values_turn_about_the_mean_of_the_others() -> None:
 def test_scale_one_changes_no_bit() -> None:
     _, _, v = random(2)
     assert torch.equal(scaled_values(v, places().text, torch.ones(TEXT), mean=True), v)
-
-
-def test_bias_is_added_to_the_scores() -> None:
-    q, k, v = random(2)
-    bias = torch.zeros(LENGTH, dtype=torch.float64)
-    bias[places().text] = torch.tensor([0, 3, -2, 0, 8], dtype=torch.float64)
-    scores = maps(q, k).log() + bias
-    new = biased_attention(attend, q, k, v, bias)
-    torch.testing.assert_close(new, product(scores.softmax(-1), v), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("by_head", [False, True])

@@ -177,6 +177,38 @@ def test_around_an_override_that_is_there() -> None:
     assert torch.equal(made, weighted(QWEN_IMAGE)) and calls
 
 
+def test_scores_with_a_negative_and_beside_an_override_that_takes_no_mask() -> None:
+    """The bias reaches our rows alone; another pack's attention gets none."""
+    masks = []
+
+    def foreign(func: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        masks.extend([*args[4:5], kwargs.get("mask")])
+        return func(*args, **kwargs)
+
+    model = loaded(QWEN_IMAGE)[0].clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = foreign
+    expected = oracle(QWEN_IMAGE, cfg=3.0, batch=2, scores=True)
+    for own in (None, model):
+        made = weighted(QWEN_IMAGE, cfg=3.0, batch=2, acts_on="scores", model=own)
+        assert distance(made, expected) <= 1e-4
+    assert masks and not any(mask is not None for mask in masks)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 5, 7), (2, 1, 5, 7), (2, 3, 5, 7)], ids=str)
+def test_a_bias_beside_a_mask(shape: tuple[int, ...]) -> None:
+    """As the host reads masks of every shape, of truth values or of numbers."""
+    as_bias = pack("nodes.host.weights.joint")._as_bias
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.3
+    numbers = torch.zeros(shape).masked_fill(~mask, -torch.inf)
+    like = numbers.reshape(*[1] * (2 - len(shape)), *shape)
+    q, k, v = (torch.randn(2, 3, n, 8) for n in (5, 7, 7))
+    host = pack("nodes.host.weights.unet").host_attention.attention_pytorch
+    expected = host(q, k, v, 3, mask=like, skip_reshape=True)
+    for given in (mask, numbers):
+        made = host(q, k, v, 3, mask=as_bias(given, torch.float32), skip_reshape=True)
+        assert torch.equal(made, expected)
+
+
 def advanced(place: Place, model: Any, positive: Any) -> Tensor:
     """As FLUX templates sample: a guider without negative, and a model with another shift."""
     graph = place.graph

@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ....p2p_core.word_weights import Weighted, biased_attention, weighted, weighted_values
+from ....p2p_core.word_weights import (
+    Weighted,
+    biased_attention,
+    score_bias,
+    weighted,
+    weighted_values,
+)
 from ..families.record import Call, Layout
 from ..families.trace import arguments, position_axis
 from .plan import WeightPlan
@@ -18,9 +24,10 @@ OVERRIDE = "optimized_attention_override"
 
 
 class Spot(NamedTuple):
-    """One call's words among its keys, and its queries that are no image."""
+    """One call's words among its keys, and its queries: those of the image, and the others."""
 
     words: Weighted
+    image: Tensor
     others: Tensor
 
 
@@ -73,24 +80,35 @@ class JointWeights:
     ) -> Tensor:
         by_head = bool(given.get("skip_reshape"))
         axis, query_axis = position_axis(v, by_head), position_axis(q, by_head)
-        out_axis = 2 if given.get("skip_output_reshape") else 1
         lengths = q.shape[query_axis], k.shape[position_axis(k, by_head)]
         spot = self._spot(self.layout.calls[index], lengths, v.device)
+        values = weighted_values(v, self.rows.to(v.device), spot.words, axis)
+        attend = partial(attend, batch=self.batch)
+        if not self.plan.image_only or not len(spot.others):
+            return self._seen(attend, q, k, values, spot.words, axis)
+        out_axis = 2 if given.get("skip_output_reshape") else 1
+        of_image, of_others = (partial(attend, queries=part) for part in (spot.image, spot.others))
+        image, others = (q.index_select(query_axis, part) for part in (spot.image, spot.others))
+        seen = self._seen(of_image, image, k, values, spot.words, axis)
+        size = list(seen.shape)
+        size[out_axis] = lengths[0]
+        out = seen.new_empty(size).index_copy(out_axis, spot.image, seen)
+        return out.index_copy(out_axis, spot.others, of_others(others, k, v))
+
+    def _seen(
+        self, attend: Callable, q: Tensor, k: Tensor, v: Tensor, words: Weighted, axis: int
+    ) -> Tensor:
+        """Attention whose scores are weighed too, if they are to be."""
+        if words.bias is None:
+            return attend(q, k, v)
         rows = self.rows.to(v.device)
-        values = weighted_values(v, rows, spot.words, axis)
-        part = partial(attend, rows=rows, batch=self.batch)
-        if spot.words.bias is None:
-            out = attend(q, k, values)
-        else:
-            out = biased_attention(part, q[rows], k[rows], values[rows], spot.words, axis)
-            if len(rows) < len(q):
-                out = attend(q, k, values).index_copy(0, rows, out)
-        if self.plan.image_only and len(spot.others):
-            others = q[rows].index_select(query_axis, spot.others)
-            plain = part(others, k[rows], v[rows], queries=spot.others)
-            for row, new in zip(rows.tolist(), plain, strict=True):
-                out[row].index_copy_(out_axis - 1, spot.others, new)
-        return out
+        if self.previous is not None:  # another pack's attention, which may take no mask
+            part = partial(attend, rows=rows)
+            out = biased_attention(part, q[rows], k[rows], v[rows], words, axis)
+            return out if len(rows) == len(q) else attend(q, k, v).index_copy(0, rows, out)
+        bias = score_bias(words, v.shape[axis]).to(q.dtype)
+        every = bias.new_zeros(len(q), 1, 1, len(bias)).index_fill(0, rows, 1.0) * bias
+        return attend(q, k, v, bias=every)
 
     def _spot(self, call: Call, lengths: tuple[int, int], device: torch.device) -> Spot:
         """Made once for all calls of like runs and lengths."""
@@ -106,7 +124,8 @@ class JointWeights:
         words = weighted(keys.text[here], self.weights[keys.columns[here]], self.plan.scores)
         others = torch.ones(lengths[0], dtype=torch.bool)
         others[queries.image] = False
-        return Spot(words.to(device), others.nonzero()[:, 0].to(device))
+        parts = queries.image, others.nonzero()[:, 0]
+        return Spot(words.to(device), *(part.to(device) for part in parts))
 
 
 def _attend(
@@ -118,13 +137,28 @@ def _attend(
     rows: Tensor | None = None,
     batch: int = 0,
     queries: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """The call's attention, for some of its rows and queries, with their part of its mask."""
+    """The call's attention, for some of its rows and queries, with their part of its mask.
+
+    bias: (B, 1, 1, L), added to all scores.
+    """
     mask = given.get("mask")
-    if mask is not None and rows is not None:
-        if mask.ndim > 2 and len(mask) == batch:
+    if mask is not None:
+        if rows is not None and mask.ndim > 2 and len(mask) == batch:
             mask = mask[rows]
         if queries is not None and mask.ndim > 1 and mask.shape[-2] > 1:
             mask = mask.index_select(-2, queries)
+    if bias is not None:
+        mask = bias if mask is None else _as_bias(mask, bias.dtype) + bias
     rest = {name: value for name, value in given.items() if name not in ("heads", "mask")}
     return attend(q, k, v, given["heads"], mask=mask, **rest)
+
+
+def _as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what it adds to the scores, (B or 1, H or 1, Q or 1, L), as the host reads it."""
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -torch.inf)
+    if mask.ndim == 2:
+        mask = mask[None]
+    return (mask[:, None] if mask.ndim == 3 else mask).to(dtype)
