@@ -74,14 +74,17 @@ def loaded(case: Case) -> tuple[Any, Any]:
 class Place:
     """A graph with a case's model and text encoder."""
 
-    def __init__(self, case: Case, cfg: float = 1.0, batch: int = 1, model: Any = None) -> None:
+    def __init__(
+        self, case: Case, cfg: float = 1.0, batch: int = 1, model: Any = None,
+        negative: str = "dark",
+    ) -> None:  # fmt: skip
         own, clip = loaded(case)
         self.case, self.cfg, self.graph = case, cfg, Graph()
         self.model = self.graph.value(model or own)
         self.clip = self.graph.value(clip)
         latent = case.family.latent(batch=batch)
         self.latent = self.graph.value({"samples": latent})
-        self.negative = self.text("dark")
+        self.negative = self.text(negative)
 
     def text(self, text: str) -> Any:
         return self.graph.add("CLIPTextEncode", clip=self.clip, text=text)
@@ -99,14 +102,17 @@ class Place:
 
 
 def weighted(case: Case, text: str = WEIGHTED, cfg: float = 1.0, **options: Any) -> Tensor:
-    inputs = {name: options.pop(name) for name in ("batch", "model") if name in options}
+    given = ("batch", "model", "negative")
+    inputs = {name: options.pop(name) for name in given if name in options}
     place = Place(case, cfg, **inputs)
     node = place.weigh(text, **options)
     return place.sampled(node, node[1])
 
 
-def oracle(case: Case, cfg: float = 1.0, batch: int = 1, **options: Any) -> Tensor:
-    place = Place(case, cfg, batch, oracle_model(case, **options))
+def oracle(
+    case: Case, cfg: float = 1.0, batch: int = 1, negative: str = "dark", **options: Any
+) -> Tensor:
+    place = Place(case, cfg, batch, oracle_model(case, **options), negative)
     return place.sampled(place.model, place.text(CLEAN))
 
 
@@ -187,9 +193,10 @@ def test_scores_with_a_negative_and_beside_an_override_that_takes_no_mask() -> N
 
     model = loaded(QWEN_IMAGE)[0].clone()
     model.model_options["transformer_options"]["optimized_attention_override"] = foreign
-    expected = oracle(QWEN_IMAGE, cfg=3.0, batch=2, scores=True)
+    run = {"cfg": 3.0, "batch": 2, "negative": "a blue dog on a chair, dark"}  # as long: one batch
+    expected = oracle(QWEN_IMAGE, **run, scores=True)
     for own in (None, model):
-        made = weighted(QWEN_IMAGE, cfg=3.0, batch=2, acts_on="scores", model=own)
+        made = weighted(QWEN_IMAGE, **run, acts_on="scores", model=own)
         assert distance(made, expected) <= 1e-4
     assert masks and not any(mask is not None for mask in masks)
 
