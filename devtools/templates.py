@@ -26,11 +26,16 @@ NOTE_HEIGHT = 160
 
 @dataclass
 class Template:
-    """A graph in the API's format, with a column and a title for every node."""
+    """A graph in the API's format, with a column and a title for every node.
+
+    captions: of the thumbnail's pictures. heading: of its card, what is done and with which model;
+    such a template has its notes at the top left, the second with the files' addresses.
+    """
 
     name: str
     note: str
-    captions: tuple[str, ...] = ()  # of the thumbnail's pictures
+    captions: tuple[str, ...] = ()
+    heading: tuple[str, str] | None = None
     graph: Json = field(default_factory=dict)
     columns: dict[str, int] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
@@ -57,8 +62,10 @@ def page_workflow(template: Template, schemas: Mapping[str, Json]) -> Json:
         page_node(template, node_id, schemas[node["class_type"]])
         for node_id, node in template.graph.items()
     ]
-    nodes.append(note_node(len(nodes) + 1, template.note))
-    place_in_columns(nodes, {**template.columns, str(len(nodes)): 0})
+    notes = notes_of(template, len(nodes) + 1)
+    columns = {**template.columns, **{str(note["id"]): 0 for note in notes}}
+    place_in_columns([*notes, *nodes] if template.heading else [*nodes, *notes], columns)
+    nodes += notes
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK}/{template.name}")),
         "revision": 0,
@@ -82,8 +89,8 @@ def page_node(template: Template, node_id: str, schema: Json) -> Json:
         raise ValueError(f"{template.name}: {class_type} has no input {', '.join(unknown)}.")
     source = PACK if schema["python_module"].startswith("custom_nodes") else "comfy-core"
     properties: Json = {"cnr_id": source, "Node name for S&R": class_type}
-    if class_type == "CheckpointLoaderSimple":
-        properties["models"] = template.models
+    if files := [model for model in template.models if model["name"] in given.values()]:
+        properties["models"] = files
     outputs = zip(schema["output_name"], schema["output"], strict=True)
     node: Json = {
         "id": int(node_id),
@@ -147,19 +154,31 @@ def node_size(schema: Json, inputs: list[Json]) -> list[int]:
     return [WIDTHS.get(schema["name"], 330), height + 14]
 
 
-def note_node(number: int, text: str) -> Json:
+def notes_of(template: Template, number: int) -> list[Json]:
+    """How to use it, and, for one with a heading, where its models' files come from."""
+    if template.heading is None:
+        return [note_node(number, template.note)]
+    lines = [f"[{m['name']}]({m['url']}) in *models/{m['directory']}*" for m in template.models]
+    files = "**Files**\n\n" + "\n".join(f"- {line}" for line in lines)
+    told = note_node(number, template.note, height=300)
+    return [told, note_node(number + 1, files, "The model's files", 70 + 50 * len(lines))]
+
+
+def note_node(
+    number: int, text: str, title: str = "How to use this", height: int = NOTE_HEIGHT
+) -> Json:
     """A note exists in the page only; the server never sees it."""
     return {
         "id": number,
         "type": "MarkdownNote",
         "pos": [0, 0],
-        "size": [330, NOTE_HEIGHT],
+        "size": [330, height],
         "flags": {},
         "order": number - 1,
         "mode": 0,
         "inputs": [],
         "outputs": [],
-        "title": "How to use this",
+        "title": title,
         "properties": {},
         "widgets_values": [text],
         "color": "#432",
@@ -192,4 +211,4 @@ def place_in_columns(nodes: list[Json], columns: Mapping[str, int]) -> None:
         for node in inside:
             node["pos"] = [x, y]
             y += node["size"][1] + TITLE + GAP_Y
-        x += max(node["size"][0] for node in inside) + GAP_X
+        x += max((node["size"][0] + GAP_X for node in inside), default=0)

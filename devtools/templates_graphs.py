@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devtools.templates import Template, output
+from devtools.templates_models import model_templates
 from devtools.templates_parts import (
     CHECKPOINT,
     CHECKPOINT_URL,
@@ -33,6 +34,7 @@ def templates() -> list[Template]:
         edit_photo_sd15(),
         follow_instruction_demo(),
         follow_instruction_sd15(),
+        *model_templates(),
     ]
 
 

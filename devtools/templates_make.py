@@ -1,6 +1,8 @@
 """Writes the workflow templates and their thumbnails: the real ComfyUI runs the demo's graphs.
 
-python dev.py python -- -m devtools.templates_make
+python dev.py python -- -m devtools.templates_make [PART OF A NAME …]
+
+With parts of names, only the templates that have one of them in theirs.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ LETTERS = 30  # in a line of a card
 INK, PAPER = "#222", "#f4f1ea"
 
 
-async def make(comfy: Comfy) -> None:
+async def make(comfy: Comfy, parts: Sequence[str]) -> None:
     await comfy.wait_until_ready()
     async with comfy.session.get("/object_info") as answer:
         schemas = await answer.json()
     for template in templates():
+        if parts and not any(part in template.name for part in parts):
+            continue
         text = json.dumps(page_workflow(template, schemas), indent=1, ensure_ascii=False)
         (WORKFLOWS / f"{template.name}.json").write_text(text + "\n", encoding="utf-8")
         if template.models:  # they are not here
@@ -84,7 +88,8 @@ def card(template: Template) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     y = 70
     title = template.name.removesuffix("_sd15").replace("_", " ").capitalize()
-    for size, text in ((34, title), (20, "Stable Diffusion 1.5"), *prompts(template)):
+    title, model = template.heading or (title, "Stable Diffusion 1.5")
+    for size, text in ((34, title), (20, model), *prompts(template)):
         font = ImageFont.load_default(size)
         draw.multiline_text((30, y), text, fill=INK, font=font, spacing=6)
         y = draw.multiline_textbbox((30, y), text, font=font, spacing=6)[3] + 24
@@ -100,7 +105,7 @@ def prompts(template: Template) -> list[tuple[int, str]]:
     texts = [
         node["inputs"]["text"]
         for node in template.graph.values()
-        if node["class_type"] == "CLIPTextEncode"
+        if node["class_type"] in ("CLIPTextEncode", "P2PPromptWeights")
     ]
     return [(22, textwrap.fill(texts[0], LETTERS))]
 
@@ -111,7 +116,7 @@ async def main() -> int:
         log = base / "comfyui.log"
         try:
             async with running_server(base, log) as comfy:
-                await make(comfy)
+                await make(comfy, sys.argv[1:])
         except DemoError as error:
             sys.stderr.write(f"{error}\n{log.read_text(encoding='utf-8')[-2000:]}")
             return 1

@@ -31,7 +31,7 @@ from headless import REPOSITORY, load_pack
 host_nodes: Any = headless.host_nodes()
 CORE_NODES = (
     *("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p"),
-    *("model_advanced", "model_merging", "model_downscale"),
+    *("model_advanced", "model_merging", "model_downscale", "sd3", "flux"),
 )
 
 

@@ -16,7 +16,11 @@ def check_conditionings(conds: Conds, plan: ControlPlan) -> list[tuple[str, dict
 
     Raises ValueError when they are missing, were changed, or stand in the negative.
     """
-    found = marked_entries(conds, CONTROL, plan.tag)
+    found = [
+        (name, entry)
+        for name, entry in marked_entries(conds, CONTROL, plan.tag)
+        if name == "positive" or not _zeroed(entry)
+    ]
     if not found:
         raise ValueError(
             "The sampler's positive does not come from the AttentionController that made its "
@@ -34,6 +38,17 @@ def check_conditionings(conds: Conds, plan: ControlPlan) -> list[tuple[str, dict
         if steered and not plan.texts:  # a ControlNet looks at every column of every row
             entry["cross_attn"] = tiled_rows(entry["cross_attn"], plan.lengths)
     return found
+
+
+def _zeroed(entry: dict) -> bool:
+    """Whether it is our positive after a ConditioningZeroOut: the negative of many a model.
+
+    It is no prompt of ours then, and loses its mark.
+    """
+    if entry["cross_attn"].any():
+        return False
+    del entry[CONTROL.mark]
+    return True
 
 
 def _check_shape(cross_attn: Tensor, plan: ControlPlan) -> None:
