@@ -15,31 +15,33 @@ Link = list[Any]  # [id of the node, number of its output], as in the API
 
 PACK = "comfyui-p2p"
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+MUTED = 2  # the page's mode of a node that is switched off
 OPTIONAL_SHAPE = 7  # how the page draws the socket of an optional input
 
 TITLE, SLOT, LINE, TEXT = 30, 20, 24, 76  # heights
 GAP_X, GAP_Y = 60, 85  # the page's other way of drawing ("Nodes 2.0") makes nodes higher
 WIDTHS = {"P2PDemoModel": 260, "PreviewImage": 440, "VAEDecode": 200, "MaskToImage": 290}
 PICTURE = {"PreviewImage": 230}  # space for pictures below the sockets
-NOTE_HEIGHT = 160
+NOTE_LETTERS, NOTE_LINE = 42, 22  # of a line, and its height
 
 
 @dataclass
 class Template:
     """A graph in the API's format, with a column and a title for every node.
 
-    captions: of the thumbnail's pictures. heading: of its card, what is done and with which model;
-    such a template has its notes at the top left, the second with the files' addresses.
+    captions: of the thumbnail's pictures. models: the files that are not here; with them the
+    thumbnail is a card that names what is done and, as model_title, with which model.
     """
 
     name: str
     note: str
     captions: tuple[str, ...] = ()
-    heading: tuple[str, str] | None = None
+    model_title: str = ""
     graph: Json = field(default_factory=dict)
     columns: dict[str, int] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
     models: list[dict[str, str]] = field(default_factory=list)
+    muted: set[str] = field(default_factory=set)  # nodes that wait until somebody wakes them
 
     def add(self, column: int, class_type: str, title: str = "", /, **inputs: Any) -> Link:
         """A node; returns a link to its first output. Columns fill from the top."""
@@ -49,6 +51,16 @@ class Template:
         if title:
             self.titles[node_id] = title
         return [node_id, 0]
+
+    def mute(self, link: Link) -> Link:
+        """A node that the page shows but does not run."""
+        self.muted.add(link[0])
+        return link
+
+    @property
+    def awake(self) -> Json:
+        """The graph that runs."""
+        return {name: node for name, node in self.graph.items() if name not in self.muted}
 
 
 def output(link: Link, number: int) -> Link:
@@ -64,7 +76,7 @@ def page_workflow(template: Template, schemas: Mapping[str, Json]) -> Json:
     ]
     notes = notes_of(template, len(nodes) + 1)
     columns = {**template.columns, **{str(note["id"]): 0 for note in notes}}
-    place_in_columns([*notes, *nodes] if template.heading else [*nodes, *notes], columns)
+    place_in_columns([*notes, *nodes], columns)  # the notes at the top left
     nodes += notes
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK}/{template.name}")),
@@ -99,7 +111,7 @@ def page_node(template: Template, node_id: str, schema: Json) -> Json:
         "size": node_size(schema, inputs),
         "flags": {},
         "order": int(node_id) - 1,
-        "mode": 0,
+        "mode": MUTED if node_id in template.muted else 0,
         "inputs": inputs,
         "outputs": [{"name": name, "type": type_, "links": None} for name, type_ in outputs],
         "properties": properties,
@@ -155,24 +167,23 @@ def node_size(schema: Json, inputs: list[Json]) -> list[int]:
 
 
 def notes_of(template: Template, number: int) -> list[Json]:
-    """How to use it, and, for one with a heading, where its models' files come from."""
-    if template.heading is None:
+    """How to use it, and where its models' files come from."""
+    if not template.models:
         return [note_node(number, template.note)]
     lines = [f"[{m['name']}]({m['url']}) in *models/{m['directory']}*" for m in template.models]
     files = "**Files**\n\n" + "\n".join(f"- {line}" for line in lines)
-    told = note_node(number, template.note, height=300)
-    return [told, note_node(number + 1, files, "The model's files", 70 + 50 * len(lines))]
+    told = note_node(number, template.note)
+    return [told, note_node(number + 1, files, "The model's files")]
 
 
-def note_node(
-    number: int, text: str, title: str = "How to use this", height: int = NOTE_HEIGHT
-) -> Json:
+def note_node(number: int, text: str, title: str = "How to use this") -> Json:
     """A note exists in the page only; the server never sees it."""
+    lines = sum(1 + len(line) // NOTE_LETTERS for line in text.split("\n"))
     return {
         "id": number,
         "type": "MarkdownNote",
         "pos": [0, 0],
-        "size": [330, height],
+        "size": [330, 40 + NOTE_LINE * lines],
         "flags": {},
         "order": number - 1,
         "mode": 0,

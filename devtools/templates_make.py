@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import sys
 import tempfile
 import textwrap
@@ -23,13 +24,15 @@ from devtools.demo.client import Comfy, DemoError, running_server
 from devtools.environment import REPOSITORY
 from devtools.server import prepare_base_folder
 from devtools.templates import Template, page_workflow
-from devtools.templates_graphs import DEMO_SIZE, templates
+from devtools.templates_graphs import templates
+from devtools.templates_parts import DEMO_SIZE
 
 WORKFLOWS = REPOSITORY / "workflows"
 SIDE = 400  # of a thumbnail, pixels
 QUALITY = 88
 GAP = 8
-LETTERS = 30  # in a line of a card
+CAPTION, CAPTION_SIZE = 42, 16  # below a picture, and its letters
+LETTERS, TITLE_LETTERS = 30, 20  # in a line of a card
 INK, PAPER = "#222", "#f4f1ea"
 
 
@@ -52,7 +55,7 @@ async def make(comfy: Comfy, parts: Sequence[str]) -> None:
 
 async def pictures(comfy: Comfy, template: Template) -> list[Image.Image]:
     """All that the template's previews show, in the order of its nodes."""
-    outputs: dict[str, Any] = await comfy.run(template.graph, lambda *_: None)
+    outputs: dict[str, Any] = await comfy.run(template.awake, lambda *_: None)
     found = []
     for node_id in sorted(outputs, key=int):
         for image in outputs[node_id].get("images", []):
@@ -61,24 +64,21 @@ async def pictures(comfy: Comfy, template: Template) -> list[Image.Image]:
 
 
 def sheet(images: list[Image.Image], captions: Sequence[str]) -> Image.Image:
-    """The pictures of the model's own size (no heat maps), one below the other with captions."""
+    """The pictures of the model's own size (no heat maps), two or three in a row, with captions."""
     images = [image for image in images if image.size == (DEMO_SIZE, DEMO_SIZE)]
+    columns = 2 if len(images) in (2, 4) else 3
+    rows = math.ceil(len(images) / columns)
+    side = min((SIDE - GAP * (columns + 1)) // columns, SIDE // rows - CAPTION)
+    row, left = side + CAPTION, (SIDE - columns * (side + GAP) + GAP) // 2
+    top = (SIDE - row * rows) // 2
     canvas = Image.new("RGB", (SIDE, SIDE), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    side = (SIDE - GAP * (len(images) + 1)) // len(images)
-    size = 24 if len(images) == 2 else 22
-    letters = round(1.9 * (SIDE - side - 3 * GAP) / size)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(CAPTION_SIZE)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        y = GAP + place * (side + GAP)
-        canvas.paste(image.resize((side, side), Image.Resampling.LANCZOS), (GAP, y))
-        draw.multiline_text(
-            (side + 3 * GAP, y + side // 2),
-            textwrap.fill(caption, letters),
-            fill=INK,
-            font=ImageFont.load_default(size),
-            spacing=6,
-            anchor="lm",
-        )
+        x = left + place % columns * (side + GAP)
+        y = top + place // columns * row
+        canvas.paste(image.resize((side, side), Image.Resampling.LANCZOS), (x, y))
+        text = textwrap.fill(caption, round(1.9 * side / CAPTION_SIZE))
+        draw.multiline_text((x + 2, y + side + 2), text, fill=INK, font=font, spacing=2)
     return canvas
 
 
@@ -87,9 +87,8 @@ def card(template: Template) -> Image.Image:
     canvas = Image.new("RGB", (SIDE, SIDE), PAPER)
     draw = ImageDraw.Draw(canvas)
     y = 70
-    title = template.name.removesuffix("_sd15").replace("_", " ").capitalize()
-    title, model = template.heading or (title, "Stable Diffusion 1.5")
-    for size, text in ((34, title), (20, model), *prompts(template)):
+    title = textwrap.fill(template.name[len("00 ") :].split(" (")[0], TITLE_LETTERS)
+    for size, text in ((34, title), (20, template.model_title), *prompts(template)):
         font = ImageFont.load_default(size)
         draw.multiline_text((30, y), text, fill=INK, font=font, spacing=6)
         y = draw.multiline_textbbox((30, y), text, font=font, spacing=6)[3] + 24

@@ -18,6 +18,7 @@ WEIGHTED = (
 )
 SOURCE = "a photo of a cat sitting on a wooden bench in a park, autumn leaves, soft light"
 TARGET = "a photo of a dog sitting on a wooden bench in a park, autumn leaves, soft light"
+TITLES = {"word_weights": (21, "Words with weights"), "word_swap": (31, "Word swap")}
 NEGATIVE = "blurry, low quality, distorted"
 
 
@@ -99,14 +100,19 @@ SETTINGS = (
 
 def model_templates() -> list[Template]:
     """Two for every model."""
-    return [make(setting) for setting in SETTINGS for make in (word_weights, word_swap)]
+    return [make(setting) for make in (word_weights, word_swap) for setting in SETTINGS]
+
+
+def file_stem(technique: str, setting: Setting) -> str:
+    """The file's name and so the title that the page shows; technique: of TITLES."""
+    first, title = TITLES[technique]
+    return f"{first + SETTINGS.index(setting)} {title} ({setting.title})"
 
 
 def word_weights(setting: Setting) -> Template:
     template = _begun(
         setting,
         "word_weights",
-        "Words with weights",
         f"**Words with weights, {setting.title}.** Put the files below in their folders and queue "
         "it. `(red:1.6)` makes a word count for more, `(people:-0.7)` pushes it away; no negative "
         "prompt is needed.\n\n"
@@ -125,7 +131,6 @@ def word_swap(setting: Setting) -> Template:
     template = _begun(
         setting,
         "word_swap",
-        "Word swap",
         f"**Word swap, {setting.title}.** Put the files below in their folders and queue it: two "
         "pictures of one seed, the source and the same with the new word.\n\n"
         f"*Change* a word of the target prompt. {setting.expect}",
@@ -143,8 +148,8 @@ def word_swap(setting: Setting) -> Template:
     return template
 
 
-def _begun(setting: Setting, technique: str, title: str, note: str) -> Template:
-    template = Template(f"{technique}_{setting.key}", note, heading=(title, setting.title))
+def _begun(setting: Setting, technique: str, note: str) -> Template:
+    template = Template(file_stem(technique, setting), note, model_title=setting.title)
     encoders = [(clip, "text_encoders") for clip in setting.clips]
     files = [(setting.unet, "diffusion_models"), *encoders, (setting.vae, "vae")]
     template.models = [

@@ -5,22 +5,43 @@ from __future__ import annotations
 from devtools.templates import Link, Template, output
 
 DEMO_SIZE, SD15_SIZE = 128, 512
-SEED = 5
+SEED = 4
+SD15 = "Stable Diffusion 1.5"
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 CHECKPOINT_URL = (
     "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/" + CHECKPOINT
 )
 
 
+def demo_model(template: Template, variant: str = "text to image") -> Link:
+    return template.add(0, "P2PDemoModel", variant=variant)
+
+
+def encoded(template: Template, model: Link, text: str, title: str, column: int = 1) -> Link:
+    return template.add(column, "CLIPTextEncode", title, clip=output(model, 1), text=text)
+
+
 def empty_latent(template: Template, size: int) -> Link:
     return template.add(0, "EmptyLatentImage", width=size, height=size, batch_size=1)
 
 
-def word_swap(template: Template, model: Link, source: str, target: str, **shares: float) -> Link:
+def refine(template: Template, model: Link, source: str, target: str, title: str) -> Link:
+    prompts = {"source_prompt": source, "target_prompt": target}
+    return template.add(1, "P2PRefine", title, clip=output(model, 1), **prompts)
+
+
+def word_swap(
+    template: Template,
+    model: Link,
+    source: str,
+    target: str,
+    title: str = "Word Swap (source, then target)",
+    **shares: float,
+) -> Link:
     return template.add(
         1,
         "P2PWordSwap",
-        "Word Swap (source, then target)",
+        title,
         clip=output(model, 1),
         source_prompt=source,
         target_prompt=target,
@@ -42,7 +63,7 @@ def sample_edits(
 ) -> Link:
     """Negative prompt, controller and KSampler; the samples."""
     clip = output(model, 1)
-    text = template.add(1, "CLIPTextEncode", "Negative prompt", clip=clip, text=negative)
+    text = template.add(2, "CLIPTextEncode", "Negative prompt", clip=clip, text=negative)
     names = ["edit", *(f"edit_{number}" for number in range(2, len(edits) + 1))]
     wired = dict(zip(names, edits, strict=True))
     if inversion is not None:
@@ -61,23 +82,48 @@ def sample_edits(
 
 
 def ksampler(
-    template: Template, *, steps: int, cfg: float, seed: int = SEED, **wired: Link
+    template: Template,
+    *,
+    steps: int,
+    cfg: float,
+    seed: int = SEED,
+    denoise: float = 1.0,
+    title: str = "",
+    column: int = 3,
+    **wired: Link,
 ) -> Link:
-    """The samples of a deterministic run over the whole schedule."""
+    """The samples of a deterministic run."""
     return template.add(
-        3,
+        column,
         "KSampler",
+        title,
         **wired,
         seed=seed,
         steps=steps,
         cfg=cfg,
         sampler_name="euler",
         scheduler="normal",
-        denoise=1.0,
+        denoise=denoise,
     )
 
 
 def decode_and_show(template: Template, model: Link, samples: Link, previews: int = 4) -> Link:
+    """Decoded pictures beside each other, and labelled by P2P Compare; the pictures."""
     pictures = template.add(3, "VAEDecode", samples=samples, vae=output(model, 2))
     template.add(previews, "PreviewImage", "Source and edited pictures", images=pictures)
+    controller = template.graph[samples[0]]["inputs"]["model"]
+    template.add(previews, "P2PCompare", record=output(controller, 3), images=pictures)
     return pictures
+
+
+def paint(template: Template, model: Link, prompt: str, title: str, seed: int = SEED) -> Link:
+    """A picture by the model itself, in place of a photograph."""
+    positive = encoded(template, model, prompt, "What the picture shows", 0)
+    nothing = encoded(template, model, "", "Nothing (negative)", 0)
+    samples = ksampler(
+        template, model=model, positive=positive, negative=nothing, latent_image=output(model, 3),
+        steps=20, cfg=6.0, seed=seed, title="Paints the picture", column=1,
+    )  # fmt: skip
+    picture = template.add(1, "VAEDecode", samples=samples, vae=output(model, 2))
+    template.add(1, "PreviewImage", title, images=picture)
+    return picture

@@ -15,7 +15,7 @@ from text_encoders import make_encoder
 from torch import Tensor
 from ui_graphs import WORKFLOWS, api_graph, load_workflow
 
-from devtools.templates_models import SETTINGS, SOURCE, Setting
+from devtools.templates_models import SETTINGS, SOURCE, Setting, file_stem
 
 pytestmark = pytest.mark.usefixtures("host")
 TINY: dict[str, tuple[Family, str, dict[str, int]]] = {
@@ -37,7 +37,9 @@ def loaded(key: str) -> tuple[Any, Any]:
 
 def sampled(technique: str, setting: Setting, **inputs: Any) -> Tensor:
     """The latents that the template decodes, small and in two steps. inputs: of the weights."""
-    api = copy.deepcopy(api_graph(load_workflow(WORKFLOWS / f"{technique}_{setting.key}.json")))
+    api = copy.deepcopy(
+        api_graph(load_workflow(WORKFLOWS / f"{file_stem(technique, setting)}.json"))
+    )
     model, clip = loaded(setting.key)
     graph = Graph()
     stand_ins = {"UNETLoader": model, "CLIPLoader": clip, "DualCLIPLoader": clip}
@@ -77,7 +79,7 @@ def test_files_are_named_and_linked_where_their_loaders_look() -> None:
     folders = {"UNETLoader": "diffusion_models", "VAELoader": "vae"}
     for setting in SETTINGS:
         for technique in ("word_weights", "word_swap"):
-            file = WORKFLOWS / f"{technique}_{setting.key}.json"
+            file = WORKFLOWS / f"{file_stem(technique, setting)}.json"
             nodes = load_workflow(file)["nodes"]
             loaders = [node for node in nodes if node["type"].endswith("Loader")]
             notes = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]

@@ -33,6 +33,7 @@ class Panel:
     words: str = ""
     scale: float = 1.0
     blend: tuple[str, str] | None = None  # words of source and target that mark the region
+    threshold: float = 0.3  # of the blend
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ def add_edit(graph: dict[str, Any], name: str, source: str, panel: Panel) -> lis
         scaled = {"words": panel.words, "scale": panel.scale}
         edit = add(graph, f"{name}_scaled", "P2PReweight", edit=edit, **scaled)
     if panel.blend:
-        marked = {"source_words": panel.blend[0], "target_words": panel.blend[1]}
-        edit = add(graph, f"{name}_blended", "P2PLocalBlendMask", edit=edit, **marked)
+        words = {"source_words": panel.blend[0], "target_words": panel.blend[1]}
+        inputs = {"edit": edit, "threshold": panel.threshold, **words}
+        edit = add(graph, f"{name}_blended", "P2PLocalBlendMask", **inputs)
     return edit
 
 

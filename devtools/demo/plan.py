@@ -11,9 +11,9 @@ from devtools.demo.instruct import InstructWorkflow
 from devtools.demo.photo import PhotoWorkflow, photo_workflows
 
 DEMO = {
-    "source": "a red circle on a green background",
-    "swap": "a blue circle on a green background",
-    "refine": "a striped red circle on a green background",
+    "source": "a cat on the grass",
+    "swap": "a lion on the grass",
+    "refine": "a cat on the grass in autumn",
 }
 PHOTO = {
     "source": "a photo of a cat sitting on a wooden bench",
@@ -21,18 +21,19 @@ PHOTO = {
     "refine": "a photo of a fluffy cat sitting on a wooden bench",
 }
 PHOTOGRAPH = Path(__file__).with_name("photograph.jpg")
-PHOTOGRAPH_SOURCE = "a red heart on a gray background"
-PHOTOGRAPH_TARGET = "a blue heart on a gray background"
+PHOTOGRAPH_SOURCE = "a red car on the beach"
+PHOTOGRAPH_TARGET = "a blue car on the beach"
 PHOTOGRAPH_STEPS = 50
 INSTRUCTIONS = (
     "make it blue",
-    "turn it into a star",
-    "make the background yellow",
-    "make it striped",
+    "turn it into a mushroom",
+    "put it in the snow",
+    "put it in the city",
 )
 INSTRUCT_CFG = 3.0
 DEMO_SETTINGS = {"size": 128, "images": 2, "steps": 20, "cfg": 6.0}
 PHOTO_SETTINGS = {"size": 512, "images": 1, "steps": 25, "cfg": 7.5}
+DEMO_THRESHOLD = 0.15  # its maps are 16 cells wide
 DEMO_SCALES = (-2.0, 0.0, 0.5, 2.0)
 PHOTO_SCALES = (-2.0, 0.0, 2.0)
 
@@ -72,10 +73,11 @@ def plan_workflows(arguments: argparse.Namespace) -> list[Workflow]:
     scales = arguments.scales or (DEMO_SCALES if arguments.checkpoint is None else PHOTO_SCALES)
     scaled = [Panel(f"reweight {scale:g}", "P2PRefine", refined, words, scale) for scale in scales]
     source, target = prompts["source"], prompts["swap"]
+    threshold = DEMO_THRESHOLD if arguments.checkpoint is None else Panel.threshold
     blend = (", ".join(new_words(target, source)), ", ".join(new_words(source, target)))
     swap = (
         Panel("word swap", "P2PWordSwap", target),
-        Panel("swap + local blend", "P2PWordSwap", target, blend=blend),
+        Panel("swap + local blend", "P2PWordSwap", target, blend=blend, threshold=threshold),
     )
     return [
         Workflow("word swap", swap, map_words=", ".join(blend)),

@@ -14,6 +14,7 @@ import nodes
 WORKFLOWS = REPOSITORY / "workflows"
 FILES = sorted(WORKFLOWS.glob("*.json"))
 PAGE_ONLY = {"Note", "MarkdownNote"}  # drawn by the page, unknown to the server
+MUTED = 2
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 Json = dict[str, Any]
@@ -48,10 +49,12 @@ def widget_names(class_type: str) -> list[str]:
 
 
 def api_graph(workflow: Json) -> Json:
-    """What the page sends to the server: class types, widgets' values, links."""
+    """What the page sends to the server: class types, widgets' values, links; no muted nodes."""
     links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     graph = {}
     for node in server_nodes(workflow):
+        if node["mode"] == MUTED:
+            continue
         values = zip(widget_names(node["type"]), node["widgets_values"], strict=True)
         inputs = {name: value for name, value in values if name}
         for slot in node["inputs"]:

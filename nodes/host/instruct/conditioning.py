@@ -61,11 +61,12 @@ def instruct(
 def check_instruct_model(model: Any) -> None:
     """ValueError for a model that does not read a picture beside its latent."""
     channels = model.model.model_config.unet_config.get("in_channels")
-    if not isinstance(model.model, IP2P) or channels != 8:
+    needed = 2 * model.model.latent_format.latent_channels
+    if not isinstance(model.model, IP2P) or channels != needed:
         raise ValueError(
-            "Editing by instruction needs an InstructPix2Pix model with 8 input channels, but this "
-            f"one is {type(model.model).__name__} with {channels}. Load an instruct-pix2pix "
-            "checkpoint, such as instruct-pix2pix-00-22000.safetensors."
+            f"Editing by instruction needs an InstructPix2Pix model with {needed} input channels, "
+            f"but this one is {type(model.model).__name__} with {channels}. Load an "
+            "instruct-pix2pix checkpoint, such as instruct-pix2pix-00-22000.safetensors."
         )
 
 
