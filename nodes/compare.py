@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..p2p_core.record import Record
+from .host.messages import pictures_for_page
 from .host.wires import lacking, wired
 from .sheets import sheet
 from .sockets import RecordSocket
@@ -86,7 +87,9 @@ class Compare(io.ComfyNode):
         seeds = pictures.unflatten(0, (-1, group))
         source, edits = seeds[:, 0], seeds[:, 1:].flatten(0, 1)
         whole = sheet(seeds, record.labels, difference)[None]
-        return io.NodeOutput(source, edits if len(edits) else source, whole)
+        shown = pictures_for_page(seeds.flatten(0, 1), "P2P_compare")
+        pairs = {"p2p_pairs": [{"labels": record.labels, "pictures": shown}]} if shown else None
+        return io.NodeOutput(source, edits if len(edits) else source, whole, ui=pairs)
 
 
 def _pictures(images: Tensor | None, samples: dict | None, vae: Any) -> Tensor:

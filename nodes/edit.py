@@ -135,9 +135,9 @@ class Edit(io.ComfyNode):
         source = source_text(source_prompt, None, inversion)
         edit = make_edit(clip, source, target_prompt, align_replace, *steps, word_windows="")
         edit = replace(_blended(edit, blend_words), plain=not enabled)
-        shown(cls, edit, doubts(model, None))
+        told = shown(cls, edit, doubts(model, None))
         made = control(model, latent, [edit], 0, record_maps=True, inversion=inversion)
-        return io.NodeOutput(*made)
+        return io.NodeOutput(*made, ui=told.ui)
 
 
 def _blended(edit: PreparedEdit, blend_words: str) -> PreparedEdit:

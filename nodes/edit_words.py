@@ -15,6 +15,7 @@ from ..p2p_core.edits import prompt_edit, with_word_window
 from ..p2p_core.inversion import Inversion
 from ..p2p_core.prompt import Prompt
 from ..p2p_core.schedule import checked_window, parse_word_windows
+from ..p2p_core.word_table import word_table
 from .first_prompts import SOURCE
 from .host.edits import Edit
 from .host.families.texts import find_columns, read_prompt
@@ -138,11 +139,13 @@ def shown(node: type[io.ComfyNode], edit: Edit, note: str | None = None) -> io.N
     note: what the user should know of this node's own part.
     """
     text = describe(edit.prompt_edit)
-    if not edit.plain and (why := note or warning(edit.prompt_edit)):
+    why = None if edit.plain else note or warning(edit.prompt_edit)
+    if why:
         logging.warning(why)
         text = f"{why}\n{text}"
     text_on(node)(text)
-    return io.NodeOutput(edit)
+    table = {**word_table(edit.prompt_edit), "note": why}
+    return io.NodeOutput(edit, ui={"p2p_alignment": [table]})  # the page draws it, as chips
 
 
 def share_input(name: str, default: float, tooltip: str) -> io.Input:

@@ -32,25 +32,34 @@ class Changes:
 
 def changes(source: Prompt, target: Prompt) -> Changes:
     """Words in both prompts are kept; between them stands what was swapped, added or removed."""
-    matches = common_words(source.words, target.words)
-    spans = list(_spans(source, target, matches))
+    spans = list(aligned_spans(source, target))
+    changed = [(old, new) for old, new in spans if not same_words(old, new)]
     return Changes(
-        swapped=tuple((_text(old), _text(new)) for old, new in spans if old and new),
-        kept=tuple(source.words[i].text for i, _ in matches),
-        added=tuple(_text(new) for old, new in spans if not old),
-        removed=tuple(_text(old) for old, new in spans if not new),
+        swapped=tuple((_text(old), _text(new)) for old, new in changed if old and new),
+        kept=tuple(old[0].text for old, new in spans if same_words(old, new)),
+        added=tuple(_text(new) for old, new in changed if not old),
+        removed=tuple(_text(old) for old, new in changed if not new),
     )
 
 
-def _spans(
-    source: Prompt, target: Prompt, matches: Sequence[tuple[int, int]]
+def aligned_spans(
+    source: Prompt, target: Prompt
 ) -> Iterator[tuple[Sequence[Word], Sequence[Word]]]:
+    """(old, new) from left to right: single words that both have, and the runs between them."""
+    matches = common_words(source.words, target.words)
     i = j = 0
     for next_i, next_j in [*matches, (len(source.words), len(target.words))]:
         old, new = source.words[i:next_i], target.words[j:next_j]
         if old or new:
             yield old, new
+        if next_i < len(source.words):
+            yield source.words[next_i : next_i + 1], target.words[next_j : next_j + 1]
         i, j = next_i + 1, next_j + 1
+
+
+def same_words(old: Sequence[Word], new: Sequence[Word]) -> bool:
+    """Whether two runs of words are the same to the text encoder."""
+    return [word.tokens for word in old] == [word.tokens for word in new]
 
 
 def _text(words: Sequence[Word]) -> str:

@@ -15,6 +15,16 @@ sys.path[:] = [path for path in sys.path if path not in ("", REPOSITORY)] + [REP
 torch.set_num_threads(1)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Nobody should believe that the page was tested where it was not."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if any("test_page" in report.nodeid for report in skipped):
+        import browser
+
+        why = f"THE PAGE WAS NOT TESTED: {browser.lacking()}"
+        terminalreporter.write_line(why, red=True, bold=True)
+
+
 @pytest.fixture(scope="session")
 def host() -> None:
     """ComfyUI's nodes and the pack's are registered; for every test that runs a graph."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from spelled_prompts import prompt
 
@@ -9,6 +11,7 @@ from p2p_core.alignment import align_replace
 from p2p_core.description import changes, describe, short_label, warning
 from p2p_core.edits import PromptEdit, prompt_edit, with_word_window
 from p2p_core.schedule import Window
+from p2p_core.word_table import word_table
 
 
 def edit_of(source: str, target: str) -> PromptEdit:
@@ -55,3 +58,22 @@ def test_an_edit_in_name_only() -> None:
     assert short_label(same) == "no change"
     assert warning(same.reweighted([1], 2.0)) is None
     assert warning(same.reweighted([1], 1.0)) is not None
+
+
+def test_an_edit_as_a_table() -> None:
+    edit = edit_of("a very red cat", "a blue cat sleeps").reweighted([3], -0.5)
+    edit = with_word_window(edit, [2], Window(0.5, 0.5))
+    table = json.loads(json.dumps(word_table(edit)))
+    assert table["self_window"] == [0, 0.4]
+    states = [[[word["state"] for word in words] for words in span] for span in table["spans"]]
+    assert states == [
+        [["kept"], ["kept"]],
+        [["swapped", "swapped"], ["swapped"]],
+        [["kept"], ["kept"]],
+        [[], ["added"]],
+    ]
+    [[_, [a]], [[very, red], [blue]], [_, [cat]], _] = table["spans"]
+    assert (very["text"], red["columns"]) == ("very", [3]) and "window" not in red
+    assert (a["window"], a["scale"]) == ([0, 0.8], 1)
+    assert (blue["window"], cat["scale"]) == (None, -0.5)
+    assert len(cat["tokens"]) == len(cat["columns"]) == 1

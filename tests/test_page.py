@@ -1,0 +1,307 @@
+"""The pack in ComfyUI's own page: templates, alignment, slider, growing sockets, sentences."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import browser
+import pytest
+from browser import Json, Page
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+WORKFLOWS = REPOSITORY / "workflows"
+DEMOS = sorted(path for path in WORKFLOWS.glob("*.json") if "P2PDemoModel" in path.read_text())
+STEPS = 3
+WORDS = ["a", "red", "blue", "circle", "on", "a", "green", "background"]
+BYPASSED, MUTED = 4, 2
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(browser.lacking() is not None, reason=f"page: {browser.lacking()}"),
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with browser.served(tmp_path_factory.mktemp("page")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, browser.NAMES)))
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=browser.FLAGS)
+        yield started
+        started.close()
+
+
+CANVASES = {"classic": False, "nodes-2": True}
+only_classic = pytest.mark.parametrize("page", ["classic"], indirect=True)
+
+
+@pytest.fixture(scope="module", params=CANVASES)
+def page(request: pytest.FixtureRequest, url: str, chromium: Any) -> Iterator[Page]:
+    with browser.opened(chromium, url, nodes_2=CANVASES[request.param]) as page:
+        yield page
+
+
+def node(kind: str, **inputs: Any) -> Json:
+    return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
+
+
+def edit_graph(seed: int) -> Json:
+    """P2P Edit to a sampler, to P2P Compare and to heat maps."""
+    prompts = {
+        "source_prompt": "a red circle on a green background",
+        "target_prompt": "a blue circle on a green background",
+    }
+    return {
+        "1": node("P2PDemoModel"),
+        "2": node("P2PEdit", model=["1", 0], clip=["1", 1], latent=["1", 3], **prompts),
+        "3": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "4": node(
+            "KSampler", model=["2", 0], positive=["2", 1], negative=["3", 0], seed=seed,
+            latent_image=["2", 2], steps=STEPS, cfg=6.0, sampler_name="euler", scheduler="normal",
+        ),
+        "5": node("P2PCompare", record=["2", 3], samples=["4", 0], vae=["1", 2]),
+        "7": node("P2PAttentionMaps", record=["2", 3], samples=["4", 0], words="circle"),
+        "8": node("PreviewImage", images=["7", 0]),
+    }  # fmt: skip
+
+
+def load_graph(page: Page, graph: Json) -> None:
+    page.tab.evaluate("g => app.loadApiJson(g, 'test')", graph)
+    page.tab.evaluate(
+        """() => app.graph.nodes.forEach((node, at) => {
+            node.pos = [(at % 4) * 380, Math.floor(at / 4) * 520];
+            for (const widget of node.widgets ?? [])
+                if (widget.name === "control_after_generate") widget.value = "fixed";
+        })"""
+    )
+    page.tab.evaluate("Object.assign(app.canvas.ds, { scale: 0.8, offset: [100, 100] })")
+    page.tab.wait_for_timeout(300)
+
+
+def swap_workflow(changes: dict[str, Any] | None = None) -> Json:
+    """The template of a word swap, with other values of its P2P Word Swap."""
+    workflow = json.loads((WORKFLOWS / "word_swap_demo.json").read_text(encoding="utf-8"))
+    [swap] = [node for node in workflow["nodes"] if node["type"] == "P2PWordSwap"]
+    names = [slot["name"] for slot in swap["inputs"] if "widget" in slot]
+    for name, value in (changes or {}).items():
+        swap["widgets_values"][names.index(name)] = value
+    return workflow
+
+
+def pictures(run: Json) -> int:
+    return sum(len(output.get("images", [])) for output in run["outputs"].values())
+
+
+every_demo = pytest.mark.parametrize("file", DEMOS, ids=lambda file: file.stem)
+
+
+@every_demo
+def test_a_demo_template_opens_and_is_saved(page: Page, file: Path) -> None:
+    page.load(json.loads(file.read_text(encoding="utf-8")))
+    sent, saved = page.graph(), page.saved()
+    page.load(saved)
+    assert sent and page.graph() == sent
+    assert page.errors == []
+
+
+@only_classic
+@every_demo
+def test_a_demo_template_runs(page: Page, file: Path) -> None:
+    page.load(json.loads(file.read_text(encoding="utf-8")))
+    kinds = {node["class_type"] for node in page.graph().values()}
+    for kind in kinds & {"KSampler", "P2PDDIMInvert"}:
+        page.set(kind, steps=STEPS)
+    run = page.run()
+    assert run["status"]["status_str"] == "success"
+    assert pictures(run)
+    saved = page.saved()
+    page.load(saved)
+    assert page.saved()["nodes"] == saved["nodes"], "what a run adds is not saved"
+    assert page.errors == []
+
+
+def test_words_are_chips_that_can_be_used(page: Page) -> None:
+    load_graph(page, edit_graph(1))
+    assert page.run()["status"]["status_str"] == "success"
+    assert page.texts(".p2p-chip") == WORDS
+    page.tab.locator(".p2p-chip", has_text="circle").click()
+    choices = page.texts(".p2p-menu > button")
+    assert choices == ["P2PEdit · blend_words", "P2PAttentionMaps · words"]
+    page.tab.locator(".p2p-menu > button").first.click()
+    assert page.value("P2PEdit", "blend_words") == "circle"
+    page.tab.locator(".p2p-chip", has_text="blue").click()
+    page.tab.locator(".p2p-menu > button").last.click()
+    assert page.value("P2PAttentionMaps", "words") == "circle, blue"
+    assert page.tab.locator(".p2p-menu").count() == 0
+    assert page.errors == []
+
+
+def test_a_window_is_dragged(page: Page) -> None:
+    page.load(swap_workflow({"word_windows": "green: 0-0.5"}))
+    page.set("KSampler", steps=1)
+    page.run()
+    page.tab.locator(".p2p-more").click()
+    bar = page.tab.locator(".p2p-time.p2p-open").nth(1)  # blue
+    drag(page, bar, 0.8, 0.4)
+    assert page.value("P2PWordSwap", "word_windows") == "green: 0-0.5\nblue: 0-0.4"
+    drag(page, bar, 0.02, 0.2)
+    assert page.value("P2PWordSwap", "word_windows") == "green: 0-0.5\nblue: 0.2-0.4"
+    drag(page, page.tab.locator(".p2p-time.p2p-open").last, 0.4, 0.9)
+    assert page.value("P2PWordSwap", "self_replace_steps") == 0.9
+    assert page.errors == []
+
+
+def drag(page: Page, bar: Any, start: float, end: float) -> None:
+    """With the mouse, from one share of a time line to another."""
+    box = bar.bounding_box()
+    height = box["y"] + box["height"] / 2
+    page.tab.mouse.move(box["x"] + box["width"] * start, height)
+    page.tab.mouse.down()
+    page.tab.mouse.move(box["x"] + box["width"] * end, height, steps=3)
+    page.tab.mouse.up()
+
+
+def test_a_cached_alignment_is_shown_again(page: Page) -> None:
+    load_graph(page, edit_graph(2))
+    page.run()
+    load_graph(page, edit_graph(2))
+    assert page.texts(".p2p-chip") == []
+    page.run()
+    page.tab.locator(".p2p-chip").first.wait_for()
+
+
+def test_source_and_edit_under_a_slider(page: Page) -> None:
+    load_graph(page, edit_graph(3))
+    page.run()
+    frame = page.tab.locator(".p2p-frame")
+    loaded = "image => image.complete && image.naturalWidth"
+    page.tab.wait_for_timeout(500)
+    assert [image.evaluate(loaded) for image in frame.locator("img").all()] == [128, 128]
+    assert page.texts(".p2p-label") == ["red → blue · 1 of 1"]
+    box = frame.bounding_box()
+    page.tab.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 20)
+    share = frame.evaluate("frame => frame.style.getPropertyValue('--p2p-share')")
+    assert float(share.rstrip("%")) == pytest.approx(25, abs=1)
+    assert page.errors == []
+
+
+def test_edit_sockets_grow(page: Page) -> None:
+    def edits() -> list[str]:
+        names = page.sockets("P2PAttentionController")
+        assert names[-3:] == ["inversion", "positive", "extras_from"]
+        return [name for name in names if name.startswith("edit")]
+
+    page.load(swap_workflow())
+    assert edits() == ["edit", "edit_2"]
+    page.wire("P2PWordSwap", 0, "P2PAttentionController", "edit_2")
+    assert edits() == ["edit", "edit_2", "edit_3"]
+    page.wire("CLIPTextEncode", 0, "P2PAttentionController", "positive")
+    sent, saved = page.graph(), page.saved()
+    page.load(saved)
+    assert page.graph() == sent
+    assert edits() == ["edit", "edit_2", "edit_3"]
+    page.tab.evaluate(
+        """() => {
+            const found = app.graph.nodes.find((n) => n.comfyClass === "P2PAttentionController");
+            found.disconnectInput(found.inputs.findIndex((input) => input.name === "edit_2"));
+        }"""
+    )
+    page.tab.wait_for_timeout(100)
+    assert edits() == ["edit", "edit_2"]
+    [control] = [n for n in page.graph().values() if n["class_type"] == "P2PAttentionController"]
+    assert "positive" in control["inputs"] and "edit_2" not in control["inputs"]
+
+
+def test_a_sentence_before_the_run(page: Page) -> None:
+    page.load(swap_workflow({"source_prompt": " "}))
+    page.press_run()
+    shown = page.tab.get_by_test_id("error-overlay-messages")
+    shown.wait_for()
+    assert "source_prompt is empty. Describe the picture in words" in shown.inner_text()
+    page.tab.locator(".p2p-message").wait_for()
+    assert page.texts(".p2p-message")[0].startswith("source_prompt is empty.")
+    page.tab.get_by_test_id("error-overlay-dismiss").click()
+
+
+@pytest.mark.parametrize(
+    ("widgets", "sampler", "message"),
+    [
+        ({"word_windows": "horse: 0-1"}, "euler", "'horse' is not in the prompt"),
+        ({}, "dpm_adaptive", "The sampler dpm_adaptive chooses its steps"),
+    ],
+)
+def test_a_sentence_of_the_run(
+    page: Page, widgets: dict[str, str], sampler: str, message: str
+) -> None:
+    page.load(swap_workflow(widgets))
+    page.set("KSampler", sampler_name=sampler, steps=STEPS)
+    page.run()
+    toast = page.tab.locator(".p-toast-detail", has_text=message)
+    toast.wait_for()
+    assert page.texts(".p2p-message")[0].startswith(message)
+    close_messages(page)
+
+
+@only_classic
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        (BYPASSED, "is bypassed and cannot pass its positive on. Wire a CLIPTextEncode"),
+        (MUTED, "is muted, so KSampler gets no model, positive, latent. Bypass it instead"),
+    ],
+)
+def test_a_controller_that_is_off_says_what_is_missing(page: Page, mode: int, message: str) -> None:
+    page.load(swap_workflow())
+    page.mode("P2PAttentionController", mode)
+    page.press_run()
+    page.tab.locator(".p-toast-detail", has_text=message).wait_for()
+    assert page.tab.get_by_test_id("error-overlay").count() == 0
+    close_messages(page)
+    page.errors.clear()  # the page writes that sentence to its console
+
+
+def close_messages(page: Page) -> None:
+    page.tab.evaluate("app.extensionManager.toast.removeAll()")
+    for button in page.tab.get_by_test_id("error-overlay-dismiss").all():
+        button.click()
+
+
+@only_classic
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("P2PAttentionController", BYPASSED), ("P2PWordSwap", BYPASSED), ("P2PWordSwap", MUTED)],
+)
+def test_the_plain_picture_with_a_positive(page: Page, kind: str, mode: int) -> None:
+    page.load(swap_workflow())
+    page.set("KSampler", steps=STEPS)
+    page.wire("CLIPTextEncode", 0, "P2PAttentionController", "positive")
+    page.mode(kind, mode)
+    run = page.run()
+    assert run["status"]["status_str"] == "success" and pictures(run) == 1
+
+
+def test_it_speaks_chinese(url: str, chromium: Any) -> None:
+    with browser.opened(chromium, url, language="zh") as page:
+        page.load(swap_workflow())
+        page.mode("P2PAttentionController", BYPASSED)
+        page.press_run()
+        page.tab.locator(".p-toast-detail", has_text="已被绕过，无法传递它的 positive").wait_for()
+
+
+def test_both_languages_have_every_text() -> None:
+    text = (REPOSITORY / "web" / "texts.js").read_text(encoding="utf-8")
+    english, chinese = re.split(r"\n    zh: \{", text)
+    keys = [re.findall(r"^ {8}(\w+):", part, re.MULTILINE) for part in (english, chinese)]
+    assert keys[0] == keys[1] and len(keys[0]) > 20

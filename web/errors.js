@@ -1,0 +1,78 @@
+// The sentence of an error where the user looks: in a message that pops up, and on the node.
+//
+// The page itself keeps it behind "View details".
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { addElement, isOurs, make } from "./graph.js";
+import { say } from "./texts.js";
+
+const FOLDER = decodeURIComponent(new URL(".", import.meta.url).pathname.split("/").at(-2));
+const SENTENCES = ["exception_during_validation", "exception_during_inner_validation"];
+const LIFE = 15000, WAIT = 200, TRIES = 25; // milliseconds
+const marked = new Set();
+let looking;
+
+function note(node, text) {
+    if (!node) return;
+    clear(node);
+    const element = make("div", "p2p-message", text);
+    node.p2pMessage = addElement(node, "p2p_message", element, () => 24 + 17 * Math.ceil(text.length / (node.size[0] / 6.2)));
+    marked.add(node);
+}
+
+function clear(node) {
+    const at = node.widgets?.indexOf(node.p2pMessage) ?? -1;
+    if (at >= 0) {
+        const [{ computedHeight }] = [node.p2pMessage];
+        node.p2pMessage.onRemove?.();
+        node.widgets.splice(at, 1);
+        if (computedHeight) node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] - computedHeight)]);
+    }
+    node.p2pMessage = undefined;
+    marked.delete(node);
+}
+
+const clearAll = () => marked.forEach(clear);
+
+/** Whether a run failed with a sentence of this pack, in whatever node. */
+function isSentence({ node_type, exception_type, traceback }) {
+    const places = [traceback].flat().join("\n").match(/File "[^"]+"/g) ?? [];
+    const last = places.at(-1)?.replaceAll("\\", "/") ?? "";
+    return exception_type === "ValueError" && (isOurs({ comfyClass: node_type }) || last.includes(`/${FOLDER}/`));
+}
+
+api.addEventListener("execution_start", clearAll);
+api.addEventListener("execution_error", ({ detail }) => {
+    if (!isSentence(detail)) return;
+    const node = app.graph.getNodeById(detail.node_id) ?? app.graph.getNodeById(+detail.node_id);
+    const text = detail.exception_message.trim();
+    const summary = say("failed", { node: node?.title ?? detail.node_type });
+    app.extensionManager.toast.add({ severity: "error", summary, detail: text, life: LIFE });
+    note(node, text);
+});
+
+/** Once the server has refused a graph, its errors are here; there is no event for it. */
+function lookForErrors(tries = TRIES) {
+    const found = Object.entries(app.extensionManager.lastNodeErrors ?? app.lastNodeErrors ?? {});
+    for (const [id, { class_type, errors }] of found) {
+        const error = isOurs({ comfyClass: class_type }) && errors.find(({ type }) => SENTENCES.includes(type));
+        if (error) note(app.graph.getNodeById(id) ?? app.graph.getNodeById(+id), error.details);
+    }
+    if (!found.length && tries) looking = setTimeout(lookForErrors, WAIT, tries - 1);
+}
+
+app.registerExtension({
+    name: "p2p.errors",
+    nodeCreated(node) {
+        const [widget] = isOurs(node) ? node.widgets ?? [] : [];
+        if (!widget) return;
+        const before = widget.beforeQueued;
+        widget.beforeQueued = function (...args) {
+            before?.apply(this, args);
+            clearAll();
+            clearTimeout(looking);
+            looking = setTimeout(lookForErrors, WAIT);
+        };
+    },
+});
