@@ -14,9 +14,9 @@ from torch import Tensor
 from ..p2p_core.pictures import enlarged, normalised
 from ..p2p_core.record import Record, RunRecord
 from ..p2p_core.schedule import Window, checked_window
-from .edit_words import share_input, split_phrases
+from .edit_words import asked_later, share_input, split_phrases
 from .first_prompts import THING
-from .heat_sheet import word_sheet
+from .heat_sheet import stacked, word_sheet
 from .host.wires import lacking, wired
 from .sockets import RecordSocket
 
@@ -68,7 +68,8 @@ class AttentionMaps(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="images", tooltip="One sheet a word: [source, edit …] per seed."
+                    display_name="images",
+                    tooltip="One sheet a word, one row a seed: the pictures whose prompt has it.",
                 ),
                 io.Mask.Output(
                     display_name="mask",
@@ -97,10 +98,7 @@ class AttentionMaps(io.ComfyNode):
         cls, record: Record | None = None, words: str = "", **others: Any
     ) -> list[str]:
         """Look for the words before anything is sampled; then ask for what is wired."""
-        if record is not None:
-            for word in _phrases(words):
-                record.columns(word)
-        return [name for name in ("samples", "image") if others.get(name, ()) is None]
+        return asked_later(record, _phrases(words), others, ("samples", "image"))
 
     @classmethod
     def execute(
@@ -120,11 +118,10 @@ class AttentionMaps(io.ComfyNode):
         sheets, masks = [], []
         for word in _phrases(words):
             maps = record.word_maps(run, record.columns(word), window)
-            rows, group = len(run.samples), len(record.prompts)
-            sheets.append(word_sheet(word, maps, rows, group, size, image))
+            sheets.append(word_sheet(word, maps, record.labels, size, image))
             masks.append(enlarged(normalised(next(iter(maps.values()))[None]), size))
         blend_mask = _blend_mask(run, window, size)
-        return io.NodeOutput(torch.stack(sheets), torch.cat(masks), blend_mask)
+        return io.NodeOutput(stacked(sheets), torch.cat(masks), blend_mask)
 
 
 def _phrases(words: str) -> list[str]:

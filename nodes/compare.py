@@ -10,6 +10,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..p2p_core.record import Record
+from ..p2p_core.schedule import WHOLE_RUN
+from .edit_words import asked_later, split_phrases
+from .heat_sheet import heat_picture
 from .host.messages import pictures_for_page
 from .host.wires import lacking, wired
 from .sheets import sheet
@@ -36,9 +39,14 @@ class Compare(io.ComfyNode):
                 RecordSocket.Input(
                     "record", optional=True, tooltip="Of P2P Edit or P2P Attention Controller."
                 ),
-                io.Image.Input("images", optional=True, tooltip="The run's decoded pictures."),
+                io.Image.Input(
+                    "images", optional=True, lazy=True, tooltip="The run's decoded pictures."
+                ),
                 io.Latent.Input(
-                    "samples", optional=True, tooltip="Instead of images: the sampler's output."
+                    "samples",
+                    optional=True,
+                    lazy=True,
+                    tooltip="Instead of images: the sampler's output.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Decodes the samples."),
                 io.Boolean.Input(
@@ -46,6 +54,13 @@ class Compare(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="A second row a seed: how far every edit is from its source.",
+                ),
+                io.String.Input(
+                    "heat_words",
+                    default="",
+                    optional=True,
+                    tooltip="Words of either prompt, separated by commas: a further row for each, "
+                    "which shows where it looks. Needs the controller's record_maps.",
                 ),
             ],
             outputs=[
@@ -66,6 +81,13 @@ class Compare(io.ComfyNode):
         return True
 
     @classmethod
+    def check_lazy_status(
+        cls, record: Record | None = None, heat_words: str = "", **others: Any
+    ) -> list[str]:
+        """Look for the words before anything is sampled; then ask for what is wired."""
+        return asked_later(record, split_phrases(heat_words), others, ("images", "samples"))
+
+    @classmethod
     def execute(
         cls,
         record: Record | None = None,
@@ -73,6 +95,7 @@ class Compare(io.ComfyNode):
         samples: dict | None = None,
         vae: Any = None,
         difference: bool = False,
+        heat_words: str = "",
     ) -> io.NodeOutput:
         if record is None:
             raise lacking(cls, "record", NEEDS_RECORD)
@@ -86,10 +109,27 @@ class Compare(io.ComfyNode):
             )
         seeds = pictures.unflatten(0, (-1, group))
         source, edits = seeds[:, 0], seeds[:, 1:].flatten(0, 1)
-        whole = sheet(seeds, record.labels, difference)[None]
+        heat = _heat(record, heat_words, pictures, samples)
+        whole = sheet(seeds, record.labels, difference, heat)[None]
         shown = pictures_for_page(seeds.flatten(0, 1), "P2P_compare")
-        pairs = {"p2p_pairs": [{"labels": record.labels, "pictures": shown}]} if shown else None
+        pairs = {"p2p_pairs": [{"labels": record.labels, "pictures": shown}] if shown else []}
         return io.NodeOutput(source, edits if len(edits) else source, whole, ui=pairs)
+
+
+def _heat(
+    record: Record, words: str, pictures: Tensor, samples: dict | None
+) -> dict[str, dict[int, Tensor]]:
+    """Where each of the words looks: row -> (H, W, 3), for the rows whose prompt has it."""
+    found = {}
+    for word in split_phrases(words):
+        columns = record.columns(word)
+        run = (
+            record.last_run(len(pictures)) if samples is None else record.run_of(samples["samples"])
+        )
+        maps = record.word_maps(run, columns, WHOLE_RUN)
+        size = (pictures.shape[1], pictures.shape[2])
+        found[word] = {row: heat_picture(m, size, pictures, row) for row, m in maps.items()}
+    return found
 
 
 def _pictures(images: Tensor | None, samples: dict | None, vae: Any) -> Tensor:

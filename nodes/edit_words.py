@@ -14,6 +14,7 @@ from ..p2p_core.description import describe, warning
 from ..p2p_core.edits import prompt_edit, with_word_window
 from ..p2p_core.inversion import Inversion
 from ..p2p_core.prompt import Prompt
+from ..p2p_core.record import Record
 from ..p2p_core.schedule import checked_window, parse_word_windows
 from ..p2p_core.word_table import word_table
 from .first_prompts import SOURCE
@@ -216,6 +217,20 @@ def _nonempty(prompt: Prompt, name: str) -> Prompt:
 def split_phrases(words: str) -> list[str]:
     """The phrases of a text, separated by commas or lines."""
     return [phrase.strip() for phrase in re.split(r"[,\n]", words) if phrase.strip()]
+
+
+def asked_later(
+    record: Record | None, phrases: Sequence[str], others: Mapping[str, Any], lazy: Sequence[str]
+) -> list[str]:
+    """What a node that shows words asks for, once it knows that the prompts have them.
+
+    others: the lazy inputs that are wired, None while they are not made yet. ValueError for a word
+    that no prompt has.
+    """
+    if record is not None:
+        for phrase in phrases:
+            record.columns(phrase)
+    return [name for name in lazy if others.get(name, ()) is None]
 
 
 def columns_of_all(clip: Any, prompts: Sequence[Prompt], words: str) -> list[tuple[int, ...]]:

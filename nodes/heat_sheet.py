@@ -1,46 +1,51 @@
-"""Labelled sheets of heat maps, one panel for every picture of a run."""
+"""Labelled sheets of heat maps: where a word looks in the pictures whose prompt has it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from einops import rearrange
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from ..p2p_core.pictures import enlarged, normalised, overlay
-from .sheets import enlargement, panel
+from .sheets import Panel, grid_of
 
 
 def word_sheet(
     word: str,
     maps: Mapping[int, Tensor],
-    rows: int,
-    group: int,
+    labels: Sequence[str],
     size: tuple[int, int],
     images: Tensor | None,
 ) -> Tensor:
-    """One sheet for one word, (H, W, 3): a line of panels [source, edit …] for every seed.
+    """One sheet for one word, (H, W, 3): for every seed a line of the pictures that have it.
 
-    maps: row -> (h, w); rows without one say that their prompt lacks the word. images: the decoded
-    pictures (rows, *size, 3) to lay the maps over.
+    maps: row -> (h, w). labels: what each member of a group is, [source, edit …]. images: the
+    decoded pictures (rows, *size, 3) to lay the maps over.
     """
+    group = len(labels)
     panels = [
-        _panel(word, row % group, maps.get(row), size, None if images is None else images[row])
-        for row in range(rows)
+        Panel(heat_picture(values, size, images, row), f"{word}: {labels[row % group]}")
+        for row, values in maps.items()
     ]
-    grid = make_grid([rearrange(made, "h w c -> c h w") for made in panels], nrow=group)
-    return rearrange(grid, "c h w -> h w c")
+    seeds = len({row // group for row in maps})
+    return grid_of(panels, columns=len(panels) // seeds)
 
 
-def _panel(
-    word: str, member: int, values: Tensor | None, size: tuple[int, int], image: Tensor | None
-) -> Tensor:
-    who = "source" if member == 0 else f"edit {member}"
-    label = f"{who}: {word}" if values is not None else f"{who}: not in the prompt"
-    heat = torch.zeros(1, *size) if values is None else enlarged(normalised(values[None]), size)
-    if image is not None:
-        heat = heat.to(image.device)
-    picture = overlay(heat, None if image is None else image[None])[0]
-    return panel(picture, label, enlargement(size))
+def heat_picture(values: Tensor, size: tuple[int, int], images: Tensor | None, row: int) -> Tensor:
+    """A map (h, w) as a picture (*size, 3), over its row of the images if there are any."""
+    heat = enlarged(normalised(values[None]), size)
+    if images is None:
+        return overlay(heat, None)[0]
+    return overlay(heat.to(images.device), images[row : row + 1])[0]
+
+
+def stacked(sheets: Sequence[Tensor]) -> Tensor:
+    """Sheets (H, W, 3) of several sizes as one batch, with white margins."""
+    height, width = (max(sheet.shape[axis] for sheet in sheets) for axis in (0, 1))
+    padded = [
+        F.pad(sheet, (0, 0, 0, width - sheet.shape[1], 0, height - sheet.shape[0]), value=1.0)
+        for sheet in sheets
+    ]
+    return torch.stack(padded)

@@ -62,14 +62,28 @@ class Record:
         """Remember a finished run."""
         self.runs.append(RunRecord(samples.detach().float().cpu(), maps.kept(), dict(masks)))
 
-    def run_of(self, samples: Tensor) -> RunRecord:
-        """The run that made this latent; ValueError if there is none among the last ones."""
+    def last_run(self, rows: int) -> RunRecord:
+        """The last run with so many pictures; ValueError if there is none among the last ones."""
+        self._check_runs()
+        for run in reversed(self.runs):
+            if len(run.samples) == rows:
+                return run
+        raise ValueError(
+            f"No run of this record made {rows} pictures. Wire all pictures of one run, and the "
+            "record of the same AttentionController."
+        )
+
+    def _check_runs(self) -> None:
         if not self.runs:
             raise ValueError(
                 "This record holds no maps. Wire samples from a sampler that uses this "
                 "AttentionController's model, leave its record_maps switched on, and do not limit "
                 "its positive to an area."
             )
+
+    def run_of(self, samples: Tensor) -> RunRecord:
+        """The run that made this latent; ValueError if there is none among the last ones."""
+        self._check_runs()
         wanted = samples.detach().float().cpu()
         for run in reversed(self.runs):
             if run.samples.shape == wanted.shape and torch.allclose(

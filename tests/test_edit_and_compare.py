@@ -97,6 +97,50 @@ def test_sources_edits_and_a_sheet(difference: bool) -> None:
     assert any(torch.equal(window, enlarged) for window in column), "the second seed's first edit"
 
 
+def test_a_row_for_every_word_that_is_asked_for() -> None:
+    s = scene(SHORT)
+    control = s.control(Edit("swap", TARGET))
+    samples = s.sample(control, control[1], control[2])
+    made = run(s.graph, samples)["samples"]
+    pictures = torch.rand(2, 64, 64, 3)
+    record, latent = run(s.graph, control[3], samples)
+    node = host_nodes.NODE_CLASS_MAPPINGS["P2PCompare"]
+    plain, words = (
+        node.execute(record=record, images=pictures, heat_words=words).args[2]
+        for words in ("", "photo, dog")
+    )
+    rows = (words.shape[1] - 2) / (plain.shape[1] - 2)
+    assert rows == 3 and len(made) == 2
+    third = words[0, -256:]  # the dog is in the edit alone
+    assert (third[:, 2:258] == 1).all() and (third[:, -258:-2] < 1).any()
+    with pytest.raises(GraphError, match="'horse' is not in the prompt"):
+        compare(s, control[3], pictures, heat_words="horse")
+    with pytest.raises(ValueError, match="made 4 pictures"):
+        node.execute(record=record, images=torch.rand(4, 64, 64, 3), heat_words="dog")
+
+
+def test_a_heat_map_sheet_has_no_empty_panel() -> None:
+    s = scene(SHORT)
+    control = s.control(Edit("swap", TARGET))
+    samples = s.sample(control, control[1], control[2])
+    maps = s.graph.add("P2PAttentionMaps", record=control[3], samples=samples, words="dog")
+    both = s.graph.add("P2PAttentionMaps", record=control[3], samples=samples, words="photo, dog")
+    one, two = run(s.graph, maps, both)
+    assert one.shape[2] <= 256 + 4 < 2 * 256 <= two.shape[2]
+    assert torch.equal(two[1, : one.shape[1], : one.shape[2]], one[0])
+    assert (two[1, :, one.shape[2] :] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("target", "lines"), [(TARGET, 1), (f"{TARGET} beside a very old wooden house in the hills", 3)]
+)
+def test_long_labels_are_wrapped(target: str, lines: int) -> None:
+    s = scene(SHORT)
+    control = s.control(Edit("swap", target))
+    height = compare(s, control[3], torch.zeros(2, 64, 64, 3))[2].shape[1]
+    assert height == 256 + 22 * lines + 2 * 2
+
+
 def test_labels_say_what_changed() -> None:
     s = scene(SHORT)
     control = s.control(Edit("swap", TARGET), Edit("reweight", scales=(("red", -2.0),)))
