@@ -36,8 +36,6 @@ class AttentionController(io.ComfyNode):
             "edit_2, …]. Works with the ordinary samplers and beside other model patches. "
             "(Prompt-to-Prompt, arXiv:2208.01626)",
             search_aliases=[
-                "prompt to prompt",
-                "prompt2prompt",
                 "p2p",
                 "attention control",
                 "word edit",

@@ -51,6 +51,8 @@ class Edit(io.ComfyNode):
             "(Prompt-to-Prompt, arXiv:2208.01626)",
             search_aliases=[
                 "prompt to prompt",
+                "prompt-to-prompt",
+                "prompt to prompt editing",
                 "prompt2prompt",
                 "p2p",
                 "change word",

@@ -28,7 +28,7 @@ class LocalBlendMask(io.ComfyNode):
             category="p2p/edit",
             description="Confines an edit to where its words look: outside, the picture stays the "
             "source's, bit for bit. (Prompt-to-Prompt, arXiv:2208.01626, local editing)",
-            search_aliases=["prompt to prompt", "local edit", "keep background", "local blend"],
+            search_aliases=["local edit", "keep background", "local blend"],
             inputs=[
                 EditSocket.Input("edit", optional=True, tooltip="The edit to confine."),
                 _words_input(

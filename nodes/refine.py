@@ -23,8 +23,6 @@ class Refine(TwoPrompts):
             "new ones find their own place. Wire the edit to a P2P Attention Controller. "
             "(Prompt-to-Prompt, arXiv:2208.01626)",
             search_aliases=[
-                "prompt to prompt",
-                "prompt2prompt",
                 "add word",
                 "style",
                 "attention refine",

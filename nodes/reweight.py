@@ -35,8 +35,6 @@ class Reweight(io.ComfyNode):
             "Wire an edit to scale words of its target prompt, or a CLIP and a prompt to scale "
             "words of that prompt. (Prompt-to-Prompt, arXiv:2208.01626)",
             search_aliases=[
-                "prompt to prompt",
-                "prompt2prompt",
                 "prompt weight",
                 "word strength",
                 "equalizer",

@@ -292,6 +292,18 @@ def test_the_plain_picture_with_a_positive(page: Page, kind: str, mode: int) -> 
     assert run["status"]["status_str"] == "success" and pictures(run) == 1
 
 
+@only_classic
+def test_the_first_node_that_a_search_finds(page: Page) -> None:
+    page.tab.evaluate("app.graph.clear()")
+    page.tab.mouse.dblclick(500, 650)
+    page.tab.wait_for_timeout(500)
+    page.tab.keyboard.type("prompt to prompt")
+    results = page.tab.get_by_test_id("result-item")
+    results.first.wait_for()
+    assert results.first.inner_text().startswith("P2P Edit")
+    page.tab.keyboard.press("Escape")
+
+
 def test_it_speaks_chinese(url: str, chromium: Any) -> None:
     with browser.opened(chromium, url, language="zh") as page:
         page.load(swap_workflow())
