@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,14 @@ def host() -> None:
     import host_run
 
     host_run.load_host()
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[None]:
+    """Tiny transformers that tests of one module share: gone before the interpreter is."""
+    yield
+    from families import edits, invented
+
+    edits.model_of.cache_clear()
+    edits.plain_source.cache_clear()
+    invented.shared.cache_clear()

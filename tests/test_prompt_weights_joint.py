@@ -239,6 +239,25 @@ def test_under_a_guider_without_negative() -> None:
     assert distance(advanced(place, node, node[1]), expected) <= 1e-4
 
 
+@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[5]], ids=str)
+def test_beside_skip_layer_guidance(case: Case) -> None:
+    """A second evaluation without some layers: the words are weighed in those that stay."""
+
+    def guided(model: Any) -> Any:
+        graph = Graph()
+        settings = {"double_layers": "0", "single_layers": "1", "rescaling_scale": 0.0}
+        percents = {"start_percent": 0.0, "end_percent": 1.0}
+        node = graph.add(
+            "SkipLayerGuidanceDiT", model=graph.value(model), scale=2.0, **settings, **percents
+        )
+        return run(graph, node)
+
+    place = Place(case, model=guided(oracle_model(case)))
+    expected = place.sampled(place.model, place.text(CLEAN))
+    assert distance(weighted(case, model=guided(loaded(case)[0])), expected) <= 1e-4
+    assert distance(expected, oracle(case)) > 1e-3
+
+
 def test_blocks_and_windows() -> None:
     whole = weighted(QWEN_IMAGE)
     parts = [weighted(QWEN_IMAGE, blocks="0-1"), weighted(QWEN_IMAGE, end=0.5)]

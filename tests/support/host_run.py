@@ -32,6 +32,7 @@ host_nodes: Any = headless.host_nodes()
 CORE_NODES = (
     *("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p"),
     *("model_advanced", "model_merging", "model_downscale", "sd3", "flux"),
+    *("slg", "easycache", "edit_model"),
 )
 
 

@@ -128,9 +128,9 @@ def split(x: Tensor, heads: int, by_head: bool) -> Tensor:
 def oracle(
     model: ModelPatcher, prompts: list[list], places: Places,
     plan: Callable[[int, int], Plan | None], latent: Tensor, steps: int, seed: int,
-    cfg: float = 1.0, negative: list | None = None, edit: bool = True,
+    cfg: float = 1.0, negative: list | None = None, sampler: str = "euler", edit: bool = True,
 ) -> Tensor:  # fmt: skip
-    """Latents (seeds * prompts, …) of a run with euler and the scheduler simple.
+    """Latents (seeds * prompts, …) of a run with the scheduler simple.
 
     prompts: one conditioning each, the source first. latent: (seeds * prompts, C, …), zeros. With
     ``edit`` off, the same arithmetic without any edit: the floor of rounding.
@@ -188,5 +188,5 @@ def oracle(
     noise = comfy.sample.prepare_noise(latent, seed, groups)
     sampling = model.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
-    sampler = comfy.samplers.ksampler("euler")
-    return guider.sample(noise, latent, sampler, sigmas, disable_pbar=True, seed=seed)
+    run = comfy.samplers.ksampler(sampler)
+    return guider.sample(noise, latent, run, sigmas, disable_pbar=True, seed=seed)

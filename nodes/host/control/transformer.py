@@ -21,6 +21,7 @@ from ....p2p_core.joint_attention import (
     joint_qk,
     scaled_values,
 )
+from ..families.following import Follower
 from ..families.record import Call, Kind, Layout
 from .host_attention import HostAttention, mask_part
 from .modes import Ask
@@ -53,42 +54,36 @@ class TransformerControl:
     maps: WordMaps | None = None
     memory: dict[tuple, Any] = field(default_factory=dict)
     name: tuple = ()
-    seen: int = 0
+    follower: Follower = field(init=False)
     _previous: Callable | None = None
     _joint_edits: dict[int, JointEdit] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.follower = Follower(self.layout)
+
     def install(self, options: dict) -> None:
         """Put the override into a call's own options, around the one that is there."""
+        self.follower.watch(options)
         self._previous = options.get("optimized_attention_override")
         options["optimized_attention_override"] = self.attention
-
-    def check(self) -> None:
-        """ValueError if the network made other calls than its layout promises; after the call."""
-        if self.seen not in (0, len(self.layout.calls)):
-            raise ValueError(
-                f"The model made {self.seen} attention calls where a trial promised "
-                f"{len(self.layout.calls)}, so the edit cannot follow them. Another node leaves "
-                "layers out or adds some: remove it or bypass it."
-            )
 
     def attention(
         self, func: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         """The host's optimized_attention_override."""
-        index, self.seen = self.seen, self.seen + 1
+        call = self.follower.next()
         host = HostAttention(func, self._previous, args, kwargs)
-        if index >= len(self.layout.calls):
-            self.check()
-        call = self.layout.calls[index]
         if call.kind is Kind.OTHER or not self._acts(call):
             return host(q, k, v)
         self._check_rows(call, q)
         if v.ndim == 4 and not host.by_head:
             v = v.flatten(2)
         here = self._here(call, host, q, k)
-        source = self.kept[index] if self.from_kept else self._sources(here, q, k)
+        source = self.kept.get(call.index) if self.from_kept else self._sources(here, q, k)
+        if source is None:  # a cache of another node answered the source's call
+            return host(q, k, v)
         if self.keeps:
-            self.kept[index] = source
+            self.kept[call.index] = source
         return self._edited(call, host, q, k, v, here, source)
 
     def _acts(self, call: Call) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from uuid import uuid5
 
 import torch
 from torch import Tensor
 
 from ....p2p_core.schedule import step_index
 from ..batch import BatchRows, ModelInputs
-from ..families.inputs import Inputs
+from ..families.following import replaced_blocks
+from ..families.inputs import Inputs, rows_of
 from ..families.layouts import layout_of
 from ..families.record import Layout
 from ..runs import CONTROL, Sampling, entries
@@ -32,6 +34,7 @@ class TransformerRun(ControlRun):
         self.prepared: dict[int, Prepared] = {}
         self.memory: dict[tuple, Any] = {}
         self.acted = False
+        self.replaced = replaced_blocks(sampling.guider.model_options["transformer_options"])
 
     def _sampler_sample(self, executor: Callable, guider: Any, *args: Any) -> Tensor:
         """SAMPLER_SAMPLE wrapper: prepare every prompt as the host prepared the source's."""
@@ -146,13 +149,18 @@ class _Evaluation:
         return self._call(inputs, rows, sources, keeps=False, from_kept=True, name=(prompt,))
 
     def _only(self, rows: list[int]) -> ModelInputs:
-        index = torch.tensor(rows)
-        if self.inputs.control is not None:
-            raise ValueError(
-                "A ControlNet steers prompts of different length, which this model evaluates one "
-                "by one. Make the prompts as long as each other, or remove the ControlNet."
-            )
-        return self.inputs.only(index)
+        """The call of some rows alone, each a chunk of its own: caches know a chunk by its uuid."""
+        part, options = self.inputs.only(torch.tensor(rows)), self.inputs.options
+        chunks = {}
+        for name in ("uuids", "cond_or_uncond"):
+            given = options.get(name) or ()
+            if given and len(self.rows) % len(given) == 0:
+                chunks[name] = [given[row * len(given) // len(self.rows)] for row in rows]
+        if "uuids" in chunks:
+            pairs = zip(chunks["uuids"], rows, strict=True)
+            chunks["uuids"] = [uuid5(own, str(row)) for own, row in pairs]
+        control = rows_of(self.inputs.control, rows, len(self.rows))
+        return part._replace(options={**part.options, **chunks}, control=control)
 
     def _call(
         self, inputs: ModelInputs, rows: list[int], sources: dict, keeps: bool, from_kept: bool,
@@ -185,7 +193,7 @@ class _Evaluation:
         )  # fmt: skip
         control.install(inputs.options)
         out = inputs.evaluate(self.executor)
-        control.check()
+        control.follower.check()
         return out
 
     def _layout(self, inputs: ModelInputs, rows: list[int]) -> Layout:
@@ -238,7 +246,8 @@ class _Evaluation:
         edited: list[int], pairs: list[int], asks: Sequence[Ask],
     ) -> WordMaps | None:  # fmt: skip
         collector = self.run.map_collector(inputs)
-        if collector is None or not layout.raster:
+        usual = replaced_blocks(inputs.options) == self.run.replaced
+        if collector is None or not layout.raster or not usual:  # not the picture's own attention
             return None
         mapped = []
         for i, row in enumerate(rows):

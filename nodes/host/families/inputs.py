@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .following import TrialBlocks
+
 FOREIGN = ("wrappers", "callbacks", "patches", "patches_replace", "optimized_attention_override")
 
 
@@ -51,18 +53,25 @@ class Inputs:
         extras = {name: fit(value) for name, value in self.extras.items()}
         return replace(self, x=fit(self.x), concat=fit(self.concat), extras=extras)
 
-    def run(self, apply: Callable[..., Tensor], options: dict, attention: Callable) -> Tensor:
+    def run(
+        self, apply: Callable[..., Tensor], options: dict, attention: Callable,
+        blocks: TrialBlocks | None = None,
+    ) -> Tensor:  # fmt: skip
         """One call of the model with another attention, and with dicts that it may write into.
 
-        Other packs' wrappers and patches, and ControlNets, are left out.
+        Other packs' wrappers and patches, and ControlNets, are left out. blocks: who watches them.
         """
         chunks = {"cond_or_uncond": [0], "optimized_attention_override": attention}
         own = {**bare(options), **chunks}
+        if blocks is not None:
+            own = blocks.installed(own)
         return apply(self.x, self.t, self.concat, self.text, None, own, **self.extras)
 
 
 def rows_of(value: Any, rows: list[int], count: int) -> Any:
     """The rows of whatever has one for each of ``count``; anything else as it is."""
+    if isinstance(value, dict):
+        return {name: rows_of(part, rows, count) for name, part in value.items()}
     if isinstance(value, list):
         return [rows_of(part, rows, count) for part in value]
     if isinstance(value, Tensor) and value.ndim and len(value) == count:

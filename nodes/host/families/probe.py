@@ -81,9 +81,9 @@ def _watch(
     apply: Callable[..., Tensor], inputs: Inputs, options: dict, family: str
 ) -> list[Watched | None]:
     trace = Trace()
-    inputs.run(apply, options, trace)
+    inputs.run(apply, options, trace, trace.blocks)
     for index, call in enumerate(trace.calls):
-        if call is not None and not all(bool(x.isfinite().all()) for x in call):
+        if call is not None and not all(bool(x.isfinite().all()) for x in call[:2]):
             raise not_finite(family, f"attention call {index}")
     return trace.calls
 
@@ -93,13 +93,14 @@ def _call(
 ) -> tuple[Call, Tensor]:
     """What one call is, and which image keys or queries moved with the latent's top right part."""
     none = torch.empty(0, dtype=torch.bool)
-    if any(one is None for one in watched):
+    seen = [one for one in watched if one is not None]
+    if len(seen) < len(watched):
         return Call(index, Kind.OTHER), none
-    if len({(one.queries.shape, one.keys.shape) for one in watched if one is not None}) > 1:
+    if len({(one.queries.shape, one.keys.shape) for one in seen}) > 1:
         raise uncertain(family, index, "the number of positions depends on the prompt")
     sides, corner = [], none
-    for name, side in (("a query", 0), ("a key", 1)):
-        base, *others = [one[side] for one in watched if one is not None]
+    shown = ("a query", [one.queries for one in seen]), ("a key", [one.keys for one in seen])
+    for name, (base, *others) in shown:
         first, second, image, part = (_moved(base, one, family, index, name) for one in others)
         sides.append(_roles(first, second, image, half, family, index))
         if image.any():
@@ -107,7 +108,8 @@ def _call(
     queries, keys = (runs_of(roles) for roles in sides)
     kind = _kind(*(set(roles) for roles in sides))
     images = [roles.count(IMAGE) for roles in sides if IMAGE in roles]
-    return Call(index, kind, queries, keys, _patch(max(images, default=0), x)), corner
+    patch, block = _patch(max(images, default=0), x), seen[0].block
+    return Call(index, kind, queries, keys, patch, block), corner
 
 
 def _moved(base: Tensor, other: Tensor, family: str, call: int, name: str) -> Tensor:

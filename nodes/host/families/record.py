@@ -8,7 +8,7 @@ latent's true size: text and what belongs to it stay, the run of image positions
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -69,13 +69,17 @@ class Positions(NamedTuple):
 
 @dataclass(frozen=True)
 class Call:
-    """One attention call. queries, keys: their runs on the probe's latent."""
+    """One attention call. queries, keys: their runs on the probe's latent.
+
+    block: which of the blocks that ComfyUI lets others replace makes it; None for none of them.
+    """
 
     index: int
     kind: Kind
     queries: tuple[Run, ...] = ()
     keys: tuple[Run, ...] = ()
     patch: int = 0
+    block: Hashable = None
 
     @property
     def reads_text(self) -> bool:

@@ -6,28 +6,35 @@ depth and behind text refiners.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .following import TrialBlocks
 
 ARGUMENTS = ("heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape")
 SKETCH = 16
 
 
 class Watched(NamedTuple):
-    """Sketches of one call's queries and keys, (Q, 16) and (L, 16); None if its rows are others."""
+    """Sketches of one call's queries and keys, (Q, 16) and (L, 16); block: that makes the call."""
 
     queries: Tensor
     keys: Tensor
+    block: Hashable
 
 
 class Trace:
-    """An optimized_attention_override that answers zeros and keeps a sketch of what it saw."""
+    """An optimized_attention_override that answers zeros and keeps a sketch of what it saw.
+
+    calls: None for one with other rows.
+    """
 
     def __init__(self, rows: int = 1) -> None:
         self.rows = rows
+        self.blocks = TrialBlocks()
         self.calls: list[Watched | None] = []
 
     def __call__(
@@ -35,7 +42,8 @@ class Trace:
     ) -> Tensor:
         given = arguments(args, kwargs)
         same = len(q) == len(k) == self.rows
-        self.calls.append(Watched(_sketch(q, given), _sketch(k, given)) if same else None)
+        block = self.blocks.current
+        self.calls.append(Watched(_sketch(q, given), _sketch(k, given), block) if same else None)
         return _zeros(q, v, given)
 
 

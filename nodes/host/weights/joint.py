@@ -16,6 +16,7 @@ from ....p2p_core.word_weights import (
     weighted,
     weighted_values,
 )
+from ..families.following import Follower
 from ..families.record import Call, Layout
 from ..families.trace import arguments, position_axis
 from .plan import WeightPlan
@@ -54,23 +55,34 @@ class JointWeights:
         self.weights, self.are_words = plan.words.spread(layout.tokens, offset)
         self.numbers = {index: number for number, index in enumerate(layout.reading)}
         self.previous: Callable | None = None
-        self.seen = 0
+        self.follower = Follower(layout)
         self.reached: set[int] = set()
 
     def install(self, options: dict) -> None:
         """Take the override's place in a call's own options, keeping the one that is there."""
+        self.follower.watch(options)
         self.previous = options.get(OVERRIDE)
         options[OVERRIDE] = self.attention
+
+    def check(self) -> None:
+        """ValueError if calls were missing, so that others may have been taken for them."""
+        self.follower.check()
 
     def attention(
         self, func: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         """The host's interface: its attention function and what that would be called with."""
         attend = func if self.previous is None else partial(self.previous, func)
-        index, self.seen = self.seen, self.seen + 1
+        index = self.follower.next().index
         number = self.numbers.get(index)
-        if number is None or not self.plan.acts_in(number) or len(k) != self.batch:
+        if number is None or not self.plan.acts_in(number):
             return attend(q, k, v, *args, **kwargs)
+        if len(k) != self.batch:
+            raise ValueError(
+                f"Another node changed the rows of attention call {index} from {self.batch} to "
+                f"{len(k)}, so the prompt with weights cannot be told from others there. Remove "
+                "that node."
+            )
         self.reached.add(number)
         given = arguments(args, kwargs)
         return self._weighted(partial(_attend, attend, given), q, k, v, given, index)

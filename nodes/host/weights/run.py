@@ -114,6 +114,8 @@ class WeightRun:
             patches.append(self._patches(executor.class_obj, inputs, rows.of([number]), number))
             patches[-1].install(inputs.options)
         out = inputs.evaluate(executor)
+        for own in patches:
+            own.check()
         self.reached = self.reached.union(*(own.reached for own in patches))
         return out
 

@@ -43,6 +43,9 @@ class UNetWeights:
         replace["attn2"] = {**previous, **ours}
         options["patches_replace"] = replace
 
+    def check(self) -> None:
+        """Nothing: a UNet's blocks are known by name."""
+
     def _attn2(
         self, number: int, previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra: dict
     ) -> Tensor:
