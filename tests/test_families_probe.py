@@ -31,7 +31,7 @@ CALLS = {
 
 
 def order(runs: Any) -> str:
-    return "".join("t" if run.role >= 0 else {-1: "i", -2: "o"}[run.role] for run in runs)
+    return "".join("t" if run.role >= 0 else {-1: "i", -2: "o", -3: "r"}[run.role] for run in runs)
 
 
 @pytest.mark.parametrize("family", ALL, ids=lambda family: family.name)
@@ -90,7 +90,7 @@ def test_invented_networks_are_found(network: type, tokens: int) -> None:
     found = layout(invented.shared(network), positive, torch.zeros(1, 4, 9, 11))
     reading = [found.calls[index] for index in found.reading]
     expected = {
-        invented.ImageFirst: {"it"}, invented.Registers: {"otio"}, invented.References: {"toi"},
+        invented.ImageFirst: {"it"}, invented.Registers: {"otio"}, invented.References: {"tri"},
         invented.CrossAttention: {"t"}, invented.Flipped: {"ti", "it"},
     }.get(network, {"ti"})  # fmt: skip
     assert {order(call.keys) for call in reading} == expected

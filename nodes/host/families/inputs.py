@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .following import TrialBlocks
 
+REFERENCES, REFERENCE_EDGE = "ref_latents", 8  # where the host puts them; of those in a trial
 FOREIGN = ("wrappers", "callbacks", "patches", "patches_replace", "optimized_attention_override")
 
 
@@ -27,6 +28,22 @@ class Inputs:
     @property
     def size(self) -> tuple[int, int]:
         return self.x.shape[-2], self.x.shape[-1]
+
+    @property
+    def references(self) -> Sequence[Tensor]:
+        """The latents of reference pictures, (B, C, …, h, w) each."""
+        given = self.extras.get(REFERENCES)
+        return given if isinstance(given, list) else ()
+
+    def with_references(self, references: Sequence[Tensor]) -> Inputs:
+        return replace(self, extras={**self.extras, REFERENCES: list(references)})
+
+    def with_small_references(self) -> Inputs:
+        """The same with a corner of every reference: a trial need not look at whole pictures."""
+        if not self.references:
+            return self
+        edge = REFERENCE_EDGE
+        return self.with_references([one[..., :edge, :edge] for one in self.references])
 
     def rows(self, rows: list[int]) -> Inputs:
         """Some rows of the batch, each as often as it is named."""

@@ -2,8 +2,9 @@
 
 Passes of one row over a small latent, with zeroed attention (see trace.py): as it is; with one half
 of the conditioning's columns replaced; with the other half; with the latent replaced; with one
-patch of it replaced. What moved says what stands where, and which column: a random half of the
-columns is unlike any shifted or turned copy of itself.
+patch of it replaced; with reference pictures replaced, if there are any. What moved says what
+stands where, and which column: a random half of the columns is unlike any shifted or turned copy of
+itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .inputs import Inputs
-from .record import IMAGE, OTHER, PATCHES, Call, Kind, Layout, runs_of
+from .record import IMAGE, OTHER, PATCHES, REFERENCE, Call, Kind, Layout, runs_of
 from .refusals import not_finite, uncertain, unreachable
 from .trace import Trace, Watched
 
@@ -65,6 +66,9 @@ def _probed(apply: Callable[..., Tensor], inputs: Inputs, options: dict, family:
         replace(inputs, x=latent),
         replace(inputs, x=corner),
     ]
+    if inputs.references:
+        others = [replaced_latent(one, generator) for one in inputs.references]
+        passes.append(inputs.with_references(others))
     plain, *moved = [_watch(apply, one, options, family) for one in passes]
     if len({len(watched) for watched in (plain, *moved)}) > 1:
         raise uncertain(family, len(plain), "the number of calls depends on the prompt")
@@ -101,8 +105,10 @@ def _call(
     sides, corner = [], none
     shown = ("a query", [one.queries for one in seen]), ("a key", [one.keys for one in seen])
     for name, (base, *others) in shown:
-        first, second, image, part = (_moved(base, one, family, index, name) for one in others)
-        sides.append(_roles(first, second, image, half, family, index))
+        moved = [_moved(base, one, family, index, name) for one in others]
+        first, second, image, part = moved[:4]
+        reference = moved[4] if len(moved) > 4 else torch.zeros_like(image)
+        sides.append(_roles(first, second, image, reference, half, family, index))
         if image.any():
             corner = part[image]
     queries, keys = (runs_of(roles) for roles in sides)
@@ -125,15 +131,21 @@ def _moved(base: Tensor, other: Tensor, family: str, call: int, name: str) -> Te
 
 
 def _roles(
-    first: Tensor, second: Tensor, image: Tensor, half: Tensor, family: str, call: int
-) -> list[int]:
-    """The role of every position, from what moved with either half of the text and the latent."""
+    first: Tensor, second: Tensor, image: Tensor, reference: Tensor, half: Tensor, family: str,
+    call: int,
+) -> list[int]:  # fmt: skip
+    """The role of every position, from what moved with which half of the text or picture."""
     text = first | second
     if (text & image).any():
         raise uncertain(family, call, "a position moved with the prompt and with the picture")
     if (first & second).any():
         raise uncertain(family, call, "a position moved with both halves of the prompt")
-    roles = [IMAGE if moved else OTHER for moved in image.tolist()]
+    if (reference & (text | image)).any():
+        raise uncertain(family, call, "a position moved with a reference and with something else")
+    roles = [
+        IMAGE if moved else REFERENCE if of_reference else OTHER
+        for moved, of_reference in zip(image.tolist(), reference.tolist(), strict=True)
+    ]
     places = text.nonzero()[:, 0].tolist()
     for place, column in zip(places, _columns(first[text], half, family, call), strict=True):
         roles[place] = column

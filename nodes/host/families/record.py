@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-IMAGE, OTHER = -1, -2  # roles of a position; from 0 on: the conditioning column that stands there
+# Roles of a position; from 0 on: the conditioning column that stands there.
+IMAGE, OTHER, REFERENCE = -1, -2, -3
 PATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -88,7 +89,7 @@ class Call:
     @property
     def text_first(self) -> bool:
         """Whether the text stands before the image (a joint call)."""
-        roles = [run.role for run in self.keys if run.role != OTHER]
+        roles = [run.role for run in self.keys if run.text or run.role == IMAGE]
         return roles[0] >= 0
 
 

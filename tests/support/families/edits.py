@@ -27,6 +27,7 @@ ADDED = "a red cat on a wooden bench"
 STEPS, SEED = 2, 7
 CROSS = ("Anima", "Cosmos-Predict2", "Wan 2.1", "Kandinsky 5", "CrossAttention")
 PADDED = {"Flux.2 dev": 512, "Flux.2 Klein": 512, "Anima": 512}
+REFERENCES_FIRST = ("OmniGen 2", "Boogu", "References")  # before the image, not behind it
 IMAGE_FIRST = ("HiDream", "Lens", "JoyImage", "ImageFirst")
 EXACT = [*streams.FAMILIES, *refiners.FAMILIES, *others.FAMILIES]
 
@@ -93,8 +94,11 @@ def mapping(source: Any, target: Any, kind: str) -> Tensor:
     return made
 
 
-def places_of(family: Any, lengths: list[int], latent: Tensor) -> Any:
-    """Where text and image stand, from the host's source and not from the probe."""
+def places_of(family: Any, lengths: list[int], latent: Tensor, beside: int = 0) -> Any:
+    """Where text and image stand, from the host's source and not from the probe.
+
+    beside: how many positions of references every joint call has.
+    """
     name = name_of(family)
     channels = latent.shape[1]
     patch = {3: 16, 4: 2, 16: 2, 64: 1, 128: 1}[channels]
@@ -117,13 +121,11 @@ def places_of(family: Any, lengths: list[int], latent: Tensor) -> Any:
             return Where([], list(range(image)), [])
         else:
             first = {"AuraFlow": 8, "Registers": 3}.get(name, 0)
-            found = (
-                list(range(first, first + text)),
-                list(range(first + text, first + text + image)),
-            )
+            start = keys - image if name in REFERENCES_FIRST else first + text
+            found = list(range(first, first + text)), list(range(start, start + image))
             if name in IMAGE_FIRST:
                 found = list(range(image, image + text)), list(range(image))
-        if keys < text + image:
+        if keys < text + image + beside:
             return None
         rest = sorted(set(range(keys)) - set(found[0]) - set(found[1]))
         return Where(*found, rest)
@@ -161,7 +163,8 @@ def plan_of(family: Any, case: Case, prompts: list, steps: int) -> Any:
 @dataclass(frozen=True, eq=False)
 class How:
     """How a run is sampled. guider: "KSampler" or a guider's node. cond: applied to every
-    positive, (graph, link) -> link; model: a MODEL other than the family's own.
+    positive, (graph, link) -> link, and beside: the positions that it adds; model: a MODEL other
+    than the family's own.
     """
 
     steps: int = STEPS
@@ -170,6 +173,7 @@ class How:
     guider: str = "KSampler"
     cond: Callable[[Graph, Link], Link] = lambda graph, positive: positive
     model: Any = None
+    beside: int = 0
     seeds: int = 1
     negative: str = "blurry"
 
@@ -259,7 +263,7 @@ def expected(family: Any, case: Case, how: How = PLAIN) -> Tensor:
     prompts = [clip.prompt(text) for text in texts]
     conds = [conditioned(how, encoded(family, text)) for text in texts]
     latent = latent_of(family, 2 * how.seeds)
-    places = places_of(family, [p.length for p in prompts], latent)
+    places = places_of(family, [p.length for p in prompts], latent, how.beside)
     plan = plan_of(family, case, prompts, how.steps)
     return oracle(
         how.model or model_of(family), conds, places, plan, latent, how.steps, SEED, how.cfg,
