@@ -18,7 +18,9 @@ the host's cache, over several runs.
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,29 @@ from headless import REPOSITORY, load_pack
 host_nodes: Any = headless.host_nodes()
 CORE_NODES = (
     *("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p"),
-    *("model_advanced", "model_merging", "model_downscale", "sd3", "flux"),
-    *("slg", "easycache", "edit_model"),
+    *("model_advanced", "model_merging", "model_downscale", "hypertile", "nag", "tomesd", "cfg"),
+    *("apg", "tcfg", "mahiro", "fresca", "eps", "attention_multiply", "differential_diffusion"),
+    *("perpneg", "sd3", "flux", "slg", "easycache", "edit_model"),
 )
 
 
 class GraphError(Exception):
-    """A node failed or the graph is not valid; the text is what the user would read."""
+    """A node failed or the graph is not valid; the text is what the user would read.
+
+    kind: the exception's type. place: the file that raised it. Both are empty for a graph that is
+    not valid.
+    """
+
+    def __init__(self, text: str, kind: str = "", place: str = "") -> None:
+        super().__init__(text)
+        self.kind, self.place = kind, place
+
+    @property
+    def is_sentence(self) -> bool:
+        """Whether it is the pack that speaks, and not torch or the host."""
+        inside = Path(self.place).is_relative_to(REPOSITORY) if self.place else False
+        tests = Path(self.place).is_relative_to(Path(REPOSITORY) / "tests")
+        return self.kind == "ValueError" and inside and not tests
 
 
 class Interrupted(Exception):
@@ -68,6 +86,23 @@ class TestValue:
 
     def get(self, key: str) -> tuple[Any]:
         return (self.held[key],)
+
+
+class TestCall:
+    """Puts a Python function into a graph, as a node of another pack."""
+
+    __test__ = False
+    INPUT_TYPES = classmethod(
+        lambda cls: {
+            "required": {"key": ("STRING", {})},
+            "optional": {f"value_{number}": ("*", {}) for number in range(4)},
+        }
+    )
+    RETURN_TYPES = ("*",)
+    FUNCTION = "call"
+
+    def call(self, key: str, **values: Any) -> tuple[Any]:
+        return (TestValue.held[key](*values.values()),)
 
 
 class TestKeep:
@@ -114,6 +149,12 @@ class Graph:
         key = str(id(value))
         self.values[key] = value
         return self.add("TestValue", key=key)
+
+    def call(self, function: Callable, *links: Link) -> Link:
+        """A node that gives the links' values to a function; its output is what that returns."""
+        key = str(id(function))
+        self.values[key] = function
+        return self.add("TestCall", key=key, **{f"value_{i}": x for i, x in enumerate(links)})
 
 
 class QuietServer:
@@ -162,9 +203,16 @@ class Host:
         self.executor.execute(prompt, run_id, {}, outputs)
         for event, data in self.executor.status_messages:
             if event == "execution_error":
-                raise GraphError(f"{data['node_type']}: {data['exception_message']}")
+                text = f"{data['node_type']}: {data['exception_message']}"
+                raise GraphError(text, data["exception_type"], _place(data["traceback"]))
             if event == "execution_interrupted":
                 raise Interrupted(data["node_type"])
+
+
+def _place(traceback: Sequence[str]) -> str:
+    """The file of a traceback's last line of code."""
+    frames = [found for line in traceback if (found := re.search(r'File "([^"]+)", line', line))]
+    return frames[-1][1] if frames else ""
 
 
 def run(graph: Graph, *links: Link) -> Any:
@@ -180,7 +228,7 @@ def forget_dead_clones() -> None:
 
 def load_host() -> None:
     """Register the nodes of these tests, the host's own that they need, and the pack."""
-    host_nodes.NODE_CLASS_MAPPINGS.update(TestValue=TestValue, TestKeep=TestKeep)
+    host_nodes.NODE_CLASS_MAPPINGS.update(TestValue=TestValue, TestCall=TestCall, TestKeep=TestKeep)
     extras = Path(host_nodes.__file__).parent / "comfy_extras"
     for name in CORE_NODES:
         load_pack(extras / f"nodes_{name}.py", "comfy_extras")

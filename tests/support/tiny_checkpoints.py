@@ -1,4 +1,4 @@
-"""Checkpoints of SD2 and SDXL in miniature, with the keys of the real ones, for the host's loader.
+"""Checkpoints of SD1, SD2 and SDXL in miniature, with the real ones' keys, for the host's loader.
 
 Blocks, depths and layers' kinds are the real models', only the widths are small, so each is told
 to the host as one more supported model while it is loaded. Weights are random. Residual branches
@@ -83,7 +83,12 @@ def _sdxl(kind: type, depth: list[int], output: list[int], middle: int, **change
 
 BASE_DEPTH = ([0, 0, 2, 2, 10, 10], [0, 0, 0, 2, 2, 2, 10, 10, 10], 10)
 SD2 = {"adm_in_channels": None, "context_dim": 64, **FOUR_LEVELS}
+SD1 = {**SD2, "use_linear_in_transformer": False}
 FAMILIES = {
+    "sd1": Family(comfy.supported_models.SD15, SD1, ("clip_l",), GAINS),
+    "sd1 inpainting": Family(
+        comfy.supported_models.SD15, {**SD1, "in_channels": 9}, ("clip_l",), GAINS
+    ),
     "sd2": Family(comfy.supported_models.SD20, SD2, ("clip_h",), GAINS),
     "sd2, v": Family(comfy.supported_models.SD20, SD2, ("clip_h",), GAINS),
     "sd2 inpainting": Family(
@@ -153,9 +158,10 @@ def checkpoint(name: str, seed: int = 1) -> dict[str, Tensor]:
 
 
 def load(
-    name: str, tensors: dict[str, Tensor], embeddings: str | None = None
-) -> tuple[ModelPatcher, CLIP]:
-    """MODEL and CLIP, by the host's checkpoint loader."""
+    name: str, tensors: dict[str, Tensor], embeddings: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[ModelPatcher, CLIP]:  # fmt: skip
+    """MODEL and CLIP, by the host's checkpoint loader. dtype: of the UNet's weights."""
     family = FAMILIES[name]
     with known_to_the_host(small(family)):
         model, clip, _, _ = comfy.sd.load_state_dict_guess_config(
@@ -163,6 +169,7 @@ def load(
             output_vae=False,
             embedding_directory=embeddings,
             te_model_options=encoder_options(family),
+            model_options={} if dtype is None else {"dtype": dtype},
         )
     for encoder in family.encoders:
         tokenizer = getattr(clip.tokenizer, encoder)

@@ -22,6 +22,7 @@ from ..sampler.abilities import (
 )
 from ..sampler.shared_noise import with_shared_noise
 from ..sampler.steps import OnStep, with_steps
+from .batch_wide import by_member, check_batch_wide
 from .blending import Blending
 from .calls import Calls
 from .checks import check_conditionings, check_noise
@@ -46,6 +47,8 @@ def with_control(model: Any, plan: ControlPlan, kind: type[ControlRun]) -> Any:
 def _begin(plan: ControlPlan, kind: type[ControlRun], sampling: Sampling) -> ControlRun:
     found = check_conditionings(sampling.guider.conds, plan)
     check_noise(sampling.noise, plan.group)
+    check_batch_wide(sampling.guider)
+    by_member(sampling.guider.model_options, plan.group)
     return kind(plan, sampling, found)
 
 
