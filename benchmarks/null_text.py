@@ -7,8 +7,8 @@ the authors' code runs it: Adam anew at every step, a loss that is looked at aft
 two more predictions for the step itself. Columns:
 
 - back: the reconstruction against the photograph through the autoencoder, and the worst of them;
-- success: the judge finds what the edit asked for;
-- outside: the edit against the photograph, away from its object;
+- success: the judge finds what the edit asked for, and nothing else;
+- kept: the edit against the photograph, where it should stay as it is (see `inversion.py`);
 - distance: of the null embeddings from the empty prompt's, as a share of that one's norm;
 - rows: UNet evaluations of the optimisation (a backward pass counts as one more).
 
@@ -28,8 +28,8 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from demo_edits import Case, cases, make_edit, outside, psnr, score
-from inversion import Studio, judge, photograph
+from inversion import Bench as Photographs
+from inversion import Case, photographs, psnr, score
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.progress import track
@@ -83,7 +83,7 @@ def algorithm_1(
 class Result(NamedTuple):
     back: float
     success: bool
-    outside: float
+    kept: float
     distance: float
     rows: int
     seconds: float
@@ -103,8 +103,8 @@ class Bench:
     """The demo model, and one photograph after the other."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.studio = options, Studio(options)
-        self.pack = self.studio.pack
+        self.options, self.photographs = options, Photographs(options)
+        self.studio, self.pack = self.photographs.studio, self.photographs.pack
         node = self.pack.host.NODE_CLASS_MAPPINGS["P2PNullTextOptimize"].__module__
         name = node.rpartition(".")[0] + ".host.null_text.optimise"
         self.program = importlib.import_module(name)
@@ -112,7 +112,7 @@ class Bench:
     def optimised(self, name: str, case: Case, latent: dict) -> Optimised:
         """By the node itself, whose optimisation is exchanged for Algorithm 1."""
         studio, negative = self.studio, self.studio.text("")
-        inversion, *_ = studio.inverted(case, latent, 0)
+        inversion, *_ = self.photographs.inverted(case, latent, 0)
         if name == DIRECT:
             return Optimised(studio.model, negative, None, 0, 0.0)
         kept: list[NullEmbeddings] = []
@@ -120,7 +120,7 @@ class Bench:
         def keep(how: Callable[..., NullEmbeddings]) -> Callable[..., NullEmbeddings]:
             return lambda *arguments: kept.append(how(*arguments)) or kept[0]
 
-        program, rows, start = self.program, studio.rows, time.monotonic()
+        program, rows, start = self.program, self.photographs.rows, time.monotonic()
         ours = algorithm_1 if name == ALGORITHM_1 else program.optimize_null_text
         with (
             patch.object(program, "optimize_null_text", keep(ours)),
@@ -134,15 +134,15 @@ class Bench:
                 inner_steps=0 if name == NEGATIVE else self.options.inner_steps,
                 learning_rate=1e-2, early_stop=1e-5,
             )  # fmt: skip
-        seconds = time.monotonic() - start
-        return Optimised(model, negative, kept[0].embeddings, studio.rows - rows, seconds)
+        seconds, rows = time.monotonic() - start, self.photographs.rows - rows
+        return Optimised(model, negative, kept[0].embeddings, rows, seconds)
 
     def pictures(
         self, case: Case, latent: dict, how: Optimised, sampler: str, pinned: bool = False
     ) -> np.ndarray:
         """Reconstruction and edit, (2, H, W, 3) uint8."""
-        inversion, start, _ = self.studio.inverted(case, latent, 0)
-        edit = make_edit(self.pack, self.studio.clip, case)
+        inversion, start, _ = self.photographs.inverted(case, latent, 0)
+        edit = self.studio.edit(case)
         run = self.pack.control(how.model, start, [edit], inversion if pinned else None)
         o = self.options
         samples = self.pack.host.common_ksampler(
@@ -164,15 +164,9 @@ class Bench:
             case, latent, how, self.options.sampler, pinned=name == DIRECT
         )
         [round_trip] = self.studio.decoded(latent["samples"])
-        away = outside(judge(picture).mask, case.new_shape)  # type: ignore[arg-type]
-        return Result(
-            psnr(round_trip, source),
-            score(picture, edited, case).success,
-            psnr(picture[away], edited[away]),
-            self.distance(how.embeddings),
-            how.rows,
-            how.seconds,
-        )
+        success, kept, _ = score(picture, edited, case)
+        distance = self.distance(how.embeddings)
+        return Result(psnr(round_trip, source), success, kept, distance, how.rows, how.seconds)
 
     def rounding(self, name: str, case: Case, latent: dict) -> list[float]:
         """Of one thread and of two: reconstructions under euler and heun, dB; and the difference.
@@ -194,10 +188,10 @@ class Bench:
 
 
 def table(results: dict[str, list[Result]], title: str) -> Table:
-    columns = ("method", "back", "worst", "success", "outside", "distance", "rows", "seconds")
+    columns = ("method", "back", "worst", "success", "kept", "distance", "rows", "seconds")
     shown = Table(*columns, box=MARKDOWN, title=title)
     for name, rows in results.items():
-        back, _, around, distance, evaluated, seconds = (
+        back, _, kept, distance, evaluated, seconds = (
             statistics.fmean(column) for column in zip(*rows, strict=True)
         )
         shown.add_row(
@@ -205,7 +199,7 @@ def table(results: dict[str, list[Result]], title: str) -> Table:
             f"{back:.1f} dB",
             f"{min(row.back for row in rows):.1f} dB",
             f"{sum(row.success for row in rows)} of {len(rows)}",
-            f"{around:.1f} dB",
+            f"{kept:.1f} dB",
             f"{distance:.2f}",
             f"{evaluated:.0f}",
             f"{seconds:.1f}",
@@ -213,11 +207,11 @@ def table(results: dict[str, list[Result]], title: str) -> Table:
     return shown
 
 
-def rounding_table(bench: Bench, photographs: list[tuple[Case, np.ndarray]]) -> Table:
+def rounding_table(bench: Bench, work: list[tuple[Case, np.ndarray]]) -> Table:
     columns = ("method", "photograph", "euler, 1", "heun, 1", "euler, 2", "heun, 2", "difference")
     shown = Table(*columns, box=MARKDOWN, title="one thread and two")
-    for number, (case, picture) in enumerate(track(photographs, console=Console(stderr=True))):
-        bench.studio.inversions.clear()
+    for number, (case, picture) in enumerate(track(work, console=Console(stderr=True))):
+        bench.photographs.inversions.clear()
         latent = bench.studio.encoded(picture)
         for name in (ALGORITHM_1, OURS):
             *quality, difference = bench.rounding(name, case, latent)
@@ -243,13 +237,13 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     bench, console = Bench(options), Console(width=110)
-    photographs = [(case, photograph(case, i)) for i, case in enumerate(cases(options.count))]
+    work = photographs(options.count)
     if options.rounding:
-        console.print(rounding_table(bench, photographs))
+        console.print(rounding_table(bench, work))
         return
     results: dict[str, list[Result]] = {name: [] for name in (ALGORITHM_1, OURS, NEGATIVE, DIRECT)}
-    for case, picture in track(photographs, console=Console(stderr=True)):
-        bench.studio.inversions.clear()
+    for case, picture in track(work, console=Console(stderr=True)):
+        bench.photographs.inversions.clear()
         latent = bench.studio.encoded(picture)
         for name, found in results.items():
             found.append(bench.result(name, case, picture, latent))

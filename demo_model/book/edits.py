@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageFilter
 
 from book.judge import Verdict, judge
-from book.networks import CONFIG
 from book.things import COLOURS, DRESSED, DYED, KINDS
-from book.world import AUTUMNAL, IMAGE_SIZE, SETTINGS, Noun, Prompt, is_held_out
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-from headless import Pack  # noqa: E402
+from book.world import AUTUMNAL, SETTINGS, Noun, Prompt, is_held_out
 
 GROWN = 6  # pixels around a thing that count as its own
 OUTSIDE, THING = "outside", "thing"  # what an edit should leave as it is
-EMPTY = {"samples": torch.zeros(1, 8, IMAGE_SIZE // 8, IMAGE_SIZE // 8)}
+
+
+class Blend(NamedTuple):
+    """A local blend: words of source and target whose region may change, less some words'."""
+
+    source: str
+    target: str
+    subtract: str = ""
+    threshold: float = 0.3
 
 
 @dataclass(frozen=True)
 class Case:
     """An edit: prompts before and after, shares of injection, what should stay.
 
-    blend: words of source and target whose region may change. scale: words and their factor.
-    windows: word windows, one a line.
+    blend: None is none. scale: words and their factor. windows: word windows, one a line.
     """
 
     kind: str
@@ -40,16 +40,20 @@ class Case:
     cross: float = 0.8
     self_: float = 0.4
     stays: str = OUTSIDE
-    blend: tuple[str, str] | None = None
+    blend: Blend | None = None
     scale: tuple[str, float] | None = None
     windows: str = ""
 
 
 class Score(NamedTuple):
-    """success: the judge finds the target. kept: PSNR in dB of what should stay."""
+    """success: the judge finds the target. kept: PSNR in dB of what should stay.
+
+    structure: overlap (IoU) of the thing's region before and after.
+    """
 
     success: bool
     kept: float
+    structure: float
 
 
 def shows(verdict: Verdict, prompt: Prompt) -> bool:
@@ -80,67 +84,15 @@ def score(source: np.ndarray, edited: np.ndarray, case: Case) -> Score:
     """Compare an edit, (H, W, 3) uint8, with its source and with what was asked for."""
     before, after = judge(source), judge(edited)
     region = before.mask if case.stays == THING else ~grown(before.mask | after.mask)
-    return Score(shows(after, case.target), psnr(source[region], edited[region]))
+    union = (before.mask | after.mask).sum()
+    overlap = float((before.mask & after.mask).sum() / max(union, 1))
+    return Score(shows(after, case.target), psnr(source[region], edited[region]), overlap)
 
 
 def adds_words(case: Case) -> bool:
     """Whether the target only adds words to the source."""
     words = iter(case.target.text.split())
     return all(word in words for word in case.source.text.split())
-
-
-class Studio:
-    """The picture book and the nodes that edit with it."""
-
-    def __init__(self, weights: Path | None = None, steps: int = 20, cfg: float = 6.0) -> None:
-        self.pack, self.steps, self.cfg = Pack(), steps, cfg
-        self.model, self.clip, self.vae = CONFIG.load_demo_model(weights)
-
-    def text(self, prompt: str) -> list:
-        """A conditioning."""
-        return self.pack.text(self.clip, prompt)
-
-    def decoded(self, samples: torch.Tensor) -> np.ndarray:
-        """Pictures (B, H, W, 3) uint8."""
-        return self.vae.decode(samples).clamp(0, 1).mul(255).round().byte().cpu().numpy()
-
-    def sample(self, model: Any, positive: Any, latent: dict, seed: int, **more: Any) -> np.ndarray:
-        """Pictures (rows, H, W, 3) uint8. more: negative, cfg, disable_noise."""
-        negative, cfg = more.pop("negative", self.text("")), more.pop("cfg", self.cfg)
-        samples = self.pack.host.common_ksampler(
-            model, seed, self.steps, cfg, "euler", "normal", positive, negative, latent, **more
-        )[0]["samples"]
-        return self.decoded(samples)
-
-    def edit(self, case: Case) -> Any:
-        """The P2P_EDIT of a case."""
-        [edit] = self.pack.node(
-            "P2PRefine" if adds_words(case) else "P2PWordSwap",
-            clip=self.clip,
-            source_prompt=case.source.text,
-            target_prompt=case.target.text,
-            cross_replace_steps=case.cross,
-            self_replace_steps=case.self_,
-            word_windows=case.windows,
-        )
-        if case.scale:
-            words, scale = case.scale
-            [edit] = self.pack.node("P2PReweight", edit=edit, words=words, scale=scale)
-        if case.blend:
-            words = {"source_words": case.blend[0], "target_words": case.blend[1]}
-            [edit] = self.pack.node("P2PLocalBlendMask", edit=edit, threshold=0.3, **words)
-        return edit
-
-    @torch.inference_mode()
-    def pictures(self, cases: list[Case], seed: int) -> np.ndarray:
-        """Source and edits (1 + n, H, W, 3) uint8; the cases share their source."""
-        run = self.pack.control(self.model, EMPTY, [self.edit(case) for case in cases])
-        return self.sample(run.model, run.positive, run.latent, seed)
-
-    @torch.inference_mode()
-    def free(self, prompt: Prompt, seed: int) -> np.ndarray:
-        """The prompt's own picture, without control: (H, W, 3) uint8."""
-        return self.sample(self.model, self.text(prompt.text), EMPTY, seed)[0]
 
 
 def thing_swap(prompt: Prompt, rng: Random) -> Case:
@@ -173,6 +125,17 @@ def dressing(prompt: Prompt, rng: Random) -> Case:
     return Case("clothes", prompt, prompt.with_noun(clothes=rng.choice(("hat", "scarf"))), 0.8, 0.4)
 
 
+def blended(case: Case) -> Case:
+    """The case with a local blend on what it changes: the thing, or all but the thing."""
+    thing, new = case.source.nouns[0].thing, case.target.nouns[0]
+    if case.stays == OUTSIDE:
+        words = [word for word in (new.thing, new.clothes) if word]
+        return replace(case, blend=Blend(thing, ", ".join(words)))
+    before, after = case.source.setting or "", case.target.setting or ""
+    autumn = ", autumn" if case.target.autumn else ""
+    return replace(case, blend=Blend(before, after + autumn, subtract=thing))
+
+
 EDITS: dict[str, tuple[Callable[[Prompt, Random], Case], tuple[str, ...]]] = {
     "thing": (thing_swap, tuple(KINDS)),
     "colour": (colour_swap, DYED),
@@ -182,14 +145,17 @@ EDITS: dict[str, tuple[Callable[[Prompt, Random], Case], tuple[str, ...]]] = {
 }
 
 
-def cases(count: int, seed: int = 0) -> list[Case]:
-    """Edits of prompts whose (thing, colour, setting) training never showed, the kinds in turn."""
+def cases(count: int, seed: int = 0, held_out: bool = True) -> list[Case]:
+    """Edits, the kinds in turn, of prompts whose (thing, colour, setting) training never showed.
+
+    Without held_out: of prompts that it did show.
+    """
     rng, made = Random(seed), []
     while len(made) < count:
         make, kinds = EDITS[list(EDITS)[len(made) % len(EDITS)]]
         kind = rng.choice(kinds)
         colour = rng.choice(list(COLOURS)) if kind in DYED else None
         setting = rng.choice(AUTUMNAL if make is season else list(SETTINGS))
-        if is_held_out(kind, colour, setting) or make is season:
+        if is_held_out(kind, colour, setting) == held_out:
             made.append(make(Prompt((Noun(kind, colour),), setting), rng))
     return made

@@ -2,8 +2,9 @@
 
 `python -m book.figures --out folder` (in `demo_model/`). Under every edit stands the PSNR of what
 should stay: the picture outside the things, or the thing where the place changes. The second row
-is the target prompt from the same seed without control. Of the first seeds the one is shown with
-most edits that the judge finds right, and the first of those.
+is the target prompt from the same seed without control (for a word's strength: its weight in the
+host's own spelling). Of the first seeds the one is shown with most edits that the judge finds
+right, and the first of those.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from book.edits import OUTSIDE, THING, Case, Score, Studio, score, shows
+from book.edits import OUTSIDE, THING, Case, Score, blended, score, shows
 from book.judge import judge
 from book.networks import CONFIG
+from book.studio import InstructStudio, Studio
 from book.world import IMAGE_SIZE, Noun, Prompt, Scene, Thing, render
 
 CAT = Prompt((Noun("cat"),), "grass")
@@ -27,6 +29,9 @@ HOUSE = Prompt((Noun("house"),), "grass")
 CAR = Prompt((Noun("car", "red"),), "city")
 DOG = Prompt((Noun("dog"),), "beach")
 LION = Prompt((Noun("lion"),), "grass")
+FOX = Prompt((Noun("fox"),), "city")
+CACTUS = Prompt((Noun("cactus"),), "grass")
+PENGUIN = Prompt((Noun("penguin"),), "snow")
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,11 @@ def colours(prompt: Prompt, *names: str) -> list[Case]:
     return [Case("colour", prompt, prompt.with_noun(colour=name), 0.8, 0.6) for name in names]
 
 
-def refinements(prompt: Prompt) -> list[Case]:
-    """Added words: clothes, a season."""
+def dressings(prompt: Prompt) -> list[Case]:
+    """The same animal with a hat, and with a scarf."""
     return [
-        Case("clothes", prompt, prompt.with_noun(clothes="hat"), 0.8, 0.4),
-        Case("clothes", prompt, prompt.with_noun(clothes="scarf"), 0.8, 0.4),
-        Case("season", prompt, replace(prompt, autumn=True), 0.8, 0.4, THING),
+        Case("clothes", prompt, prompt.with_noun(clothes=clothes), 0.8, 0.4)
+        for clothes in ("hat", "scarf")
     ]
 
 
@@ -83,23 +87,29 @@ def preserved(prompt: Prompt, *settings: str) -> list[Case]:
     return [Case("setting", prompt, t, 0.0, 0.0, THING, windows=window) for t in moved]
 
 
-def blended(prompt: Prompt, thing: str) -> list[Case]:
-    """A swap without and with a local blend."""
-    [plain] = things(prompt, thing)
-    return [plain, replace(plain, kind="blend", blend=(prompt.nouns[0].thing, thing))]
+def seasons(prompt: Prompt) -> list[Case]:
+    """Autumn comes."""
+    return [Case("season", prompt, replace(prompt, autumn=True), 0.8, 0.4, THING)]
 
 
-# name: cases that share a source, whether to show the second row
-FIGURES: dict[str, tuple[list[Case], bool]] = {
-    "swap": (things(CAT, "dog", "rabbit", "pig", "lion"), True),
-    "colour": (colours(CAR, "blue", "yellow", "green", "pink"), True),
-    "setting": (places(HOUSE, "snow", "night", "sunset", "beach"), True),
-    "refine": (refinements(LION), True),
-    "fader": (fader(DOG.with_noun(clothes="hat"), "hat"), False),
-    "share": (shares(CAT, "rabbit"), False),
-    "words": (preserved(LION, "snow", "beach", "night", "city"), True),
-    "blend": (blended(DOG, "panda"), True),
-}
+def with_and_without(case: Case) -> list[Case]:
+    """An edit without and with a local blend."""
+    return [case, blended(case)]
+
+
+# name: groups of cases that share a source, whether to show the second row
+FIGURES: dict[str, tuple[list[list[Case]], bool]] = {
+    "swap": ([things(CAT, "dog", "rabbit", "pig", "lion")], True),
+    "colour": ([colours(CAR, "blue", "yellow", "green", "pink")], True),
+    "setting": ([places(HOUSE, "snow", "night", "sunset", "beach")], True),
+    "season": ([seasons(prompt) for prompt in (HOUSE, FOX, CACTUS)], True),
+    "refine": ([dressings(LION), dressings(PENGUIN)], True),
+    "fader": ([fader(DOG.with_noun(clothes="hat"), "hat")], True),
+    "share": ([shares(CAT, "rabbit")], False),
+    "words": ([preserved(LION, "snow", "beach", "night", "city")], True),
+    "blend": ([with_and_without(things(DOG, "panda")[0]), with_and_without(places(FOX, "snow")[0])],
+              True),
+}  # fmt: skip
 
 
 def attempt(studio: Studio, cases: list[Case], seed: int) -> tuple[np.ndarray, int]:
@@ -110,24 +120,31 @@ def attempt(studio: Studio, cases: list[Case], seed: int) -> tuple[np.ndarray, i
     return pictures, sum(right) + 2 * right[0]
 
 
+def uncontrolled(studio: Studio, case: Case, seed: int) -> np.ndarray:
+    """The target prompt's picture from the same seed; a word's strength in the host's spelling."""
+    words, scale = case.scale or ("", 1.0)
+    text = case.target.text.replace(words, f"({words}:{scale:g})") if words else case.target.text
+    return studio.free(text, seed)
+
+
 def figure(studio: Studio, cases: list[Case], below: bool, seeds: int) -> list[list[Panel]]:
     """Rows of panels: source and edits, and the same without control."""
     tried = [(attempt(studio, cases, seed), seed) for seed in range(seeds)]
     (pictures, _), seed = max(tried, key=lambda one: (one[0][1], -one[1]))
     source = pictures[0]
 
-    def panel(picture: np.ndarray, case: Case) -> Panel:
+    def panel(picture: np.ndarray, case: Case, controlled: bool = True) -> Panel:
         scale = f"{case.scale[0]}, scale {case.scale[1]:g}" if case.scale else ""
         share = f"share {case.cross:g}" if len({c.cross for c in cases}) > 1 else ""
-        text = scale or share or (f"{case.target.text}{', blend' if case.blend else ''}")
+        blend = "blend: " if case.blend and controlled else ""
+        text = scale or share or blend + case.target.text
         return Panel(picture, text, score(source, picture, case).kept, case.stays)
 
     first = [Panel(source, cases[0].source.text)]
     rows = [first + [panel(p, case) for p, case in zip(pictures[1:], cases, strict=True)]]
     if below:
-        alone = {case.target: replace(case, blend=None) for case in reversed(cases)}
-        free = [panel(studio.free(target, seed), case) for target, case in alone.items()]
-        rows.append([Panel(source, "same seed, no control"), *reversed(free)])
+        free = [panel(uncontrolled(studio, case, seed), case, False) for case in cases]
+        rows.append([Panel(source, "same seed, no control"), *free])
     return rows
 
 
@@ -137,7 +154,7 @@ PHOTOGRAPHS = [
     (Scene((Thing("car", "red", None, None, 58, 116, 70),), "snow", horizon=74, extras=8),
      colours(CAR.with_setting("snow"), "blue")[0]),
     (Scene((Thing("dog", None, None, None, 62, 114, 62),), "city", horizon=80, extras=3),
-     refinements(DOG.with_setting("city"))[0]),
+     dressings(DOG.with_setting("city"))[0]),
 ]  # fmt: skip
 
 
@@ -145,9 +162,10 @@ PHOTOGRAPHS = [
 def photograph(studio: Studio, scene: Scene, case: Case) -> list[Panel]:
     """A painted photograph, and its edit after every kind of inversion."""
     photo = render(scene)
-    latent = {"samples": studio.vae.encode(torch.from_numpy(photo.copy())[None].float() / 255)}
     positive = studio.text(case.source.text)
-    inversion, start, _ = studio.pack.invert(studio.model, positive, latent, studio.steps)
+    inversion, start, _ = studio.pack.invert(
+        studio.model, positive, studio.encoded(photo), studio.steps
+    )
     null_model, null, _ = studio.pack.node(
         "P2PNullTextOptimize", model=studio.model, inversion=inversion, cfg=studio.cfg,
         positive=positive, negative=studio.text(""), inner_steps=10, learning_rate=1e-2,
@@ -173,6 +191,30 @@ def photograph(studio: Studio, scene: Scene, case: Case) -> list[Panel]:
     return panels
 
 
+def instructed() -> list[tuple[Scene, list[tuple[str, Case]]]]:
+    """Photographs, and what is asked for with the edit that it means."""
+    cat = Scene((Thing("cat", None, None, None, 62, 112, 66),), "grass", horizon=78, extras=4)
+    car = Scene((Thing("car", "red", None, None, 66, 116, 70),), "city", horizon=74, extras=8)
+    of_cat = [*things(CAT, "dog"), *places(CAT, "snow"), *seasons(CAT), dressings(CAT)[0]]
+    of_car = [*colours(CAR, "blue", "yellow"), *places(CAR, "beach"), *seasons(CAR)]
+    say = ("turn it into a dog", "put it in the snow", "make it autumn", "put a hat on it")
+    ask = ("make it blue", "paint it yellow", "put it on the beach", "make it autumn")
+    return [
+        (cat, list(zip(say, of_cat, strict=True))),
+        (car, list(zip(ask, of_car, strict=True))),
+    ]
+
+
+def follow(studio: InstructStudio, scene: Scene, asked: list[tuple[str, Case]]) -> list[Panel]:
+    """A painted photograph, and what every instruction makes of it."""
+    photo = render(scene)
+    panels = [Panel(photo, "photograph")]
+    for text, case in asked:
+        picture = studio.follow(photo, text, 0)
+        panels.append(Panel(picture, text, score(photo, picture, case).kept, case.stays))
+    return panels
+
+
 def draw(rows: list[list[Panel]]) -> Image.Image:
     """A sheet of panels with their captions."""
     side, line = IMAGE_SIZE + 6, 40
@@ -195,29 +237,42 @@ def draw(rows: list[list[Panel]]) -> Image.Image:
     return page
 
 
+def joined(groups: list[list[list[Panel]]]) -> list[list[Panel]]:
+    """Rows of panels side by side."""
+    return [sum(parts, []) for parts in zip(*groups, strict=True)]
+
+
+def made(studio: Studio, name: str, seeds: int) -> list[list[Panel]]:
+    """The rows of one figure."""
+    if name == "instruct":
+        instructor = InstructStudio()
+        return [follow(instructor, scene, asked) for scene, asked in instructed()]
+    if name == "photo":
+        return [photograph(studio, scene, case) for scene, case in PHOTOGRAPHS]
+    groups, below = FIGURES[name]
+    return joined([figure(studio, cases, below, seeds) for cases in groups])
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    names = (*FIGURES, "photo", "instruct")
     parser.add_argument("--weights", type=Path, default=CONFIG.WEIGHTS_PATH)
     parser.add_argument("--out", type=Path, default=Path("figures"))
     parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--only", nargs="+", choices=(*FIGURES, "photo"))
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger().setLevel(logging.INFO)
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     studio = Studio(args.weights)
-    for name, (cases, below) in FIGURES.items():
-        if not args.only or name in args.only:
-            rows = figure(studio, cases, below, args.seeds)
-            draw(rows).save(args.out / f"{name}.jpg", quality=92)
-            for row in rows:
-                kept = [f"{p.decibels:.1f}" for p in row if p.decibels is not None]
-                logging.info("%-8s %s", name, " ".join(kept))
-    if not args.only or "photo" in args.only:
-        rows = [photograph(studio, scene, case) for scene, case in PHOTOGRAPHS]
-        draw(rows).save(args.out / "photo.jpg", quality=92)
+    for name in args.only:
+        rows = made(studio, name, args.seeds)
+        draw(rows).save(args.out / f"{name}.jpg", quality=92)
+        for row in rows:
+            kept = [f"{p.decibels:.1f}" for p in row if p.decibels is not None]
+            logging.info("%-8s %s", name, " ".join(kept))
 
 
 if __name__ == "__main__":

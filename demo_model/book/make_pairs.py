@@ -2,8 +2,8 @@
 
 The recipe of InstructPix2Pix (arXiv:2211.09800, section 3.1): every pair is sampled with random
 shares of attention injection, and kept if the judge finds source and target in it and what should
-stay has stayed. Writes shards `pairs_0000.pt` of {instructions, sources, targets}: what the encoder
-makes of the source picture, and the target's latent.
+stay has stayed. Writes shards `pairs_0000.pt` of {instructions, kinds, sources, targets}: what the
+encoder makes of the source picture, and the target's latent.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from book.edits import EMPTY, OUTSIDE, Case, Studio, score, shows
+from book.edits import OUTSIDE, Case, score, shows
 from book.instructions import KIND_NAMES, Instruction, sample_instruction
 from book.judge import judge_pictures
 from book.networks import CONFIG
+from book.studio import EMPTY, Studio
 
 LEAST_KEPT = 22.0  # dB outside the things
 SAME_PLACE = 0.75  # overlap of the thing before and after, where the rest changes
@@ -57,9 +58,9 @@ def stayed(pictures: np.ndarray, case: Case, before: np.ndarray, after: np.ndarr
     return bool((before & after).sum() > SAME_PLACE * (before | after).sum())
 
 
-def make_shard(studio: Studio, rng: Random, size: int, seeds: int) -> dict[str, Any]:
-    """Pairs until a shard is full."""
-    start, tried, number = time.monotonic(), 0, 0
+def make_shard(studio: Studio, index: int, size: int, seeds: int) -> dict[str, Any]:
+    """Pairs until a shard is full; the kinds in turn, every shard from another one on."""
+    rng, start, tried, number = Random(f"pairs {index}"), time.monotonic(), 0, index
     kept: list[tuple[Instruction, Tensor, Tensor]] = []
     while len(kept) < size:
         made = sample_instruction(rng, KIND_NAMES[number % len(KIND_NAMES)], held_out=False)
@@ -77,6 +78,7 @@ def make_shard(studio: Studio, rng: Random, size: int, seeds: int) -> dict[str, 
     instructions, sources, targets = zip(*kept, strict=True)
     return {
         "instructions": [one.text for one in instructions],
+        "kinds": [one.case.kind for one in instructions],
         "sources": torch.stack(sources),
         "targets": torch.stack(targets),
     }
@@ -100,7 +102,7 @@ def main() -> None:
     studio = Studio(args.weights, args.steps)
     for index in range(args.first, args.first + args.shards):
         with torch.inference_mode():
-            shard = make_shard(studio, Random(f"pairs {index}"), args.size, args.seeds)
+            shard = make_shard(studio, index, args.size, args.seeds)
         torch.save(shard, args.folder / f"part_{index:04d}")
         (args.folder / f"part_{index:04d}").rename(args.folder / f"pairs_{index:04d}.pt")
 

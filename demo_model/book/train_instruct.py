@@ -39,22 +39,26 @@ class Pairs:
             raise FileNotFoundError(f"{self.folder} holds no pairs_*.pt; run make_pairs.py first.")
         shards = [torch.load(path) for path in paths]
         self.texts: list[str] = [text for shard in shards for text in shard["instructions"]]
+        kinds = [kind for shard in shards for kind in shard["kinds"]]
+        self.of_kind = [
+            [i for i, kind in enumerate(kinds) if kind == name] for name in sorted(set(kinds))
+        ]
         self.sources = torch.cat([shard["sources"] for shard in shards]).float()
         self.targets = torch.cat([shard["targets"] for shard in shards]).float()
         logging.info("%d pairs", len(self.texts))
 
     def batch(self, rng: Random, count: int, vocabulary: Vocabulary) -> tuple[Tensor, ...]:
-        """Target latents (B, 8, 16, 16), instruction rows (B, 77), sources; half mirrored."""
-        chosen = [rng.randrange(len(self.texts)) for _ in range(count)]
+        """Target latents (B, 8, 16, 16), instruction rows (B, 77), sources; every kind as often.
+
+        Never mirrored: a mirrored latent is not a mirrored picture's.
+        """
+        chosen = [rng.choice(rng.choice(self.of_kind)) for _ in range(count)]
         left_out = torch.tensor([rng.random() for _ in chosen])
         sources = self.sources[chosen] * (left_out >= 2 * LEFT_OUT).view(-1, 1, 1, 1)
         empty = (left_out >= LEFT_OUT) & (left_out < 3 * LEFT_OUT)
         texts = ["" if gone else self.texts[i] for i, gone in zip(chosen, empty, strict=True)]
         rows = torch.tensor([vocabulary.encode(text) for text in texts])
-        mirrored = torch.tensor([rng.random() < 0.5 for _ in chosen]).view(-1, 1, 1, 1)
-        pictures = (self.targets[chosen], sources)
-        targets, sources = (torch.where(mirrored, x.flip(-1), x) for x in pictures)
-        return targets, rows, sources
+        return self.targets[chosen], rows, sources
 
 
 class InstructTrainer(Trainer):
