@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from book.edits import OUTSIDE, THING, Case, Score, blended, score, shows
+from book.edits import OUTSIDE, THING, Case, Score, blended, case_of, score, shows
 from book.judge import judge
 from book.networks import CONFIG
 from book.studio import InstructStudio, Studio
@@ -46,24 +46,24 @@ class Panel:
 
 def things(prompt: Prompt, *names: str) -> list[Case]:
     """Other things in the same place."""
-    return [Case("thing", prompt, prompt.with_noun(thing=name), 0.6, 0.3) for name in names]
+    return [case_of("thing", prompt, prompt.with_noun(thing=name)) for name in names]
 
 
 def places(prompt: Prompt, *settings: str) -> list[Case]:
     """The same thing in other places."""
     moved = [prompt.with_setting(setting) for setting in settings]
-    return [Case("setting", prompt, target, 0.8, 0.4, THING) for target in moved]
+    return [case_of("setting", prompt, target) for target in moved]
 
 
 def colours(prompt: Prompt, *names: str) -> list[Case]:
     """The same thing in other colours."""
-    return [Case("colour", prompt, prompt.with_noun(colour=name), 0.8, 0.6) for name in names]
+    return [case_of("colour", prompt, prompt.with_noun(colour=name)) for name in names]
 
 
 def dressings(prompt: Prompt) -> list[Case]:
     """The same animal with a hat, and with a scarf."""
     return [
-        Case("clothes", prompt, prompt.with_noun(clothes=clothes), 0.8, 0.4)
+        case_of("clothes", prompt, prompt.with_noun(clothes=clothes))
         for clothes in ("hat", "scarf")
     ]
 
@@ -89,7 +89,7 @@ def preserved(prompt: Prompt, *settings: str) -> list[Case]:
 
 def seasons(prompt: Prompt) -> list[Case]:
     """Autumn comes."""
-    return [Case("season", prompt, replace(prompt, autumn=True), 0.8, 0.4, THING)]
+    return [case_of("season", prompt, replace(prompt, autumn=True))]
 
 
 def with_and_without(case: Case) -> list[Case]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from random import Random
 
-from book.edits import Case, colour_swap, dressing, season, setting_swap, thing_swap
+from book.edits import Case, case_of, colour_swap, dressing, season, setting_swap, thing_swap
 from book.things import COLOURS, DRESSED, DYED, KINDS
 from book.world import AUTUMNAL, SETTINGS, Noun, Prompt, caption_words, is_held_out
 
@@ -36,7 +36,7 @@ def instruction_words() -> list[str]:
 
 def style(prompt: Prompt, _rng: Random) -> Case:
     """A pencil drawing of the same."""
-    return Case("style", prompt, replace(prompt, pencil=True), 0.8, 0.4, "thing")
+    return case_of("style", prompt, replace(prompt, pencil=True))
 
 
 MAKERS = {
