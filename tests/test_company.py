@@ -10,7 +10,8 @@ from scenes import Settings
 pytestmark = pytest.mark.usefixtures("host")
 SHORT = Settings(steps=3, width=128, height=128)
 NAMES = [
-    "three LoRAs", "weights in float8", "computed in bfloat16", "NAGuidance", "Mahiro", "TemporalScoreRescaling",
+    "three LoRAs", "weights in float8", "computed in bfloat16", "NAGuidance", "Mahiro",
+    "TemporalScoreRescaling",
     "PerpNegGuider", "HyperTile", "Token Merging", "two image prompts", "regions by rows (couple)",
     "negated columns (NegPiP)", "three ControlNets with ranges", "a LoRA by hook on the positive",
     "tiles stacked", "tiles interleaved", "devices of three rows", "EasyCache", "LazyCache",
