@@ -6,7 +6,8 @@ Runs in ComfyUI's own environment (`python dev.py python -- script.py`):
 
     pack = Pack()
     model, clip, vae = pack.demo_model()
-    run = pack.edit(model, clip, "a red circle", "a blue circle", pack.empty_latent(128, 128))
+    latent = pack.empty_latent(128, 128)
+    run = pack.edit(model, clip, "a cat on the grass", "a dog on the grass", latent)
     samples = pack.sample(run.model, run.positive, pack.text(clip, ""), run.latent, cfg=6.0)
     source, edited = pack.decode(vae, samples)
 
