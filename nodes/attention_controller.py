@@ -14,6 +14,7 @@ from .host.control.wiring import control
 from .host.edits import Edit
 from .host.instruct.conditioning import doubts
 from .host.messages import text_on
+from .host.readers import is_read
 from .host.wires import lacking, wired
 from .sockets import EditSocket, InversionSocket, RecordSocket
 
@@ -22,6 +23,7 @@ NEEDS_EDIT = (
     "Wire a P2P Word Swap, Refine or Reweight to edit. For the plain picture, wire a "
     "CLIPTextEncode of the prompt to positive."
 )
+RECORD = 3  # the number of that output
 
 
 class AttentionController(io.ComfyNode):
@@ -77,8 +79,9 @@ class AttentionController(io.ComfyNode):
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="Keep the words' attention for P2P Attention Maps: at most 64 MiB a "
-                    "run, about 4 MiB for 512 px, 20 steps and one edit. The last 4 runs are kept.",
+                    tooltip="Keep the words' attention where a node such as P2P Attention Maps "
+                    "reads the record: at most 64 MiB a run, about 4 MiB for 512 px, 20 steps and "
+                    "one edit. The last 4 runs are kept.",
                 ),
                 io.Conditioning.Input(
                     "extras_from",
@@ -132,6 +135,10 @@ class AttentionController(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> bool:
+        return maps_are_read(cls)
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -161,7 +168,7 @@ class AttentionController(io.ComfyNode):
             latent,
             edits if enabled else [replace(edits[0], plain=True)],
             self_replace_tokens,
-            record_maps,
+            record_maps and maps_are_read(cls),
             inversion,
             extras_from,
             text_l,
@@ -169,6 +176,17 @@ class AttentionController(io.ComfyNode):
             blocks,
         )
         return io.NodeOutput(*found)
+
+
+def maps_are_read(node: type[io.ComfyNode]) -> bool:
+    """Whether another node reads attention maps in the record of a controller."""
+    return is_read(node, RECORD, _looks_at_maps)
+
+
+def _looks_at_maps(reader: dict[str, Any]) -> bool:
+    """P2P Compare does for its heat_words alone, whoever else takes a record may."""
+    words = reader["inputs"].get("heat_words", "")
+    return reader["class_type"] != "P2PCompare" or words != ""
 
 
 def inversion_input() -> io.Input:

@@ -16,6 +16,7 @@ from .attention_controller import (
     controller_outputs,
     enabled_input,
     inversion_input,
+    maps_are_read,
     passed_positive,
 )
 from .edit_words import (
@@ -118,6 +119,10 @@ class Edit(io.ComfyNode):
         return check_texts({"source_prompt": source, "target_prompt": target_prompt})
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> bool:
+        return maps_are_read(cls)
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -138,7 +143,7 @@ class Edit(io.ComfyNode):
         edit = make_edit(clip, source, target_prompt, align_replace, *steps, word_windows="")
         edit = replace(_blended(edit, blend_words), plain=not enabled)
         told = shown(cls, edit, doubts(model, None))
-        made = control(model, latent, [edit], 0, record_maps=True, inversion=inversion)
+        made = control(model, latent, [edit], 0, maps_are_read(cls), inversion=inversion)
         return io.NodeOutput(*made, ui=told.ui)
 
 

@@ -18,6 +18,7 @@ the host's cache, over several runs.
 from __future__ import annotations
 
 import asyncio
+import copy
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -182,7 +183,7 @@ class Host:
 
     def run(self, graph: Graph, *links: Link) -> Any:
         """The values of the links: one value for one link, else a list."""
-        prompt = dict(graph.prompt)
+        prompt = copy.deepcopy(graph.prompt)  # the host writes into it
         keys = [uuid.uuid4().hex for _ in links]
         for index, (link, key) in enumerate(zip(links, keys, strict=True)):
             inputs = {"value": [link.node, link.output], "key": key}

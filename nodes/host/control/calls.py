@@ -42,6 +42,11 @@ class Call(NamedTuple):
     cross: CrossEdit | None
     self_pairs: Pairs | None
 
+    @property
+    def idle(self) -> bool:
+        """Whether every layer stays as the host has it."""
+        return self.cross is None and self.self_pairs is None and self.lengths is None
+
     def source(self, q: Tensor, k: Tensor) -> Source:
         """The sources' queries and keys, one for every edited row: they are rows of the batch."""
         rows = self.pairs.source
@@ -54,6 +59,7 @@ class Calls:
     def __init__(self, edits: Sequence[PromptEdit], steps: int, source_columns: int) -> None:
         self.edits, self.steps, self.source_columns = edits, steps, source_columns
         self._last: dict[tuple, Call] = {}
+        self._states: dict[int, list[StepEdit]] = {}
 
     def call(self, step: int, rows: BatchRows, ours: Set[int], device: torch.device) -> Call:
         """The call of these rows at a step; ours: numbers of the conditionings that are edited.
@@ -67,15 +73,24 @@ class Calls:
 
     def ever_edits(self) -> bool:
         """Whether any step of the run changes cross-attention."""
-        states = (edit.at(i, self.steps) for edit in self.edits for i in range(self.steps))
-        return any(state.cross_attention for state in states)
+        return any(state.cross_attention for i in range(self.steps) for state in self._at(i))
+
+    def couples(self, step: int) -> bool:
+        """Whether any edit looks at its source at a step."""
+        return any(state.cross_attention or state.self_attention for state in self._at(step))
+
+    def _at(self, step: int) -> list[StepEdit]:
+        """What every edit does at a step."""
+        if step not in self._states:
+            self._states[step] = [edit.at(step, self.steps) for edit in self.edits]
+        return self._states[step]
 
     def _work_out(self, step: int, rows: BatchRows, ours: Set[int], device: torch.device) -> Call:
         controlled, lengths = rows.of(ours), rows.columns
         columns = max(lengths)
-        pairs, numbers = pair_up(rows[controlled], controlled, 1 + len(self.edits))
-        at_step = [edit.at(step, self.steps) for edit in self.edits]
-        states = [at_step[number] for number in numbers]
+        coupled = controlled if self.couples(step) else controlled[:0]
+        pairs, numbers = pair_up(rows[coupled], coupled, 1 + len(self.edits))
+        states = [self._at(step)[number] for number in numbers]
         injected = torch.tensor([state.self_attention for state in states], dtype=torch.bool)
         on_device = Pairs(pairs.source.to(device), pairs.edited.to(device))
         chosen = injected.to(device)

@@ -71,6 +71,7 @@ class ControlRun:
         self.names = {name for name, _ in found}
         self.marked = [entry for _, entry in found]
         self.reached: set[Layer] = set()
+        self.evaluated = self.acted = False
 
     def _maps_and_blending(self, rows: int) -> tuple[MapCollector | None, Blending | None]:
         plan = self.plan
@@ -135,31 +136,44 @@ class ControlRun:
         rows = self.labels.read(inputs)
         if rows is None:
             return inputs.evaluate(executor)
+        self.evaluated |= bool(len(rows.of(self.ours)))
         if not self._may_leave_out(inputs):
             return self._evaluate(executor, inputs, rows)
         assert self.clean is not None
         latent_rows = rows.labels[:, 1]
         out = self.clean.to(inputs.x)[(latent_rows // self.plan.group).to(inputs.x.device)]
-        needed = rows.of(self.ours, or_where=latent_rows % self.plan.group != 0)
+        looked_at = self.ours if self._source_is_looked_at(inputs) else ()
+        needed = rows.of(looked_at, or_where=latent_rows % self.plan.group != 0)
         if len(needed):
             part = inputs.only(needed)
             out[needed.to(out.device)] = self._evaluate(executor, part, rows[needed])
         return out
 
     def _may_leave_out(self, inputs: ModelInputs) -> bool:
-        """Whether source rows without the prompt need no evaluation: where they end is known."""
+        """Whether source rows need no evaluation for themselves: where they end is known."""
         whole = inputs.x.shape[-2:] == self.size
         return self.clean is not None and whole and may_leave_out(inputs)
+
+    def _source_is_looked_at(self, inputs: ModelInputs) -> bool:
+        """Whether edits or maps need the source's attention in this call."""
+        return self.maps is not None or self.calls.couples(self._step(inputs))
+
+    def _step(self, inputs: ModelInputs) -> int:
+        """The step of the run that a model call belongs to."""
+        return step_index(float(inputs.options["sigmas"].max()), self.sigmas)
 
     def _evaluate(self, executor: Callable, inputs: ModelInputs, rows: BatchRows) -> Tensor:
         text = inputs.c_crossattn
         if text is None or not len(rows.of(self.ours)):
             return inputs.evaluate(executor)
-        step = step_index(float(inputs.options["sigmas"].max()), self.sigmas)
-        call = self.calls.call(step, rows, self.ours, inputs.x.device)
-        patches = UNetControl(call, self.plan.family.layers, self.limit, self.map_collector(inputs))
-        patches.install(inputs.options)
+        call = self.calls.call(self._step(inputs), rows, self.ours, inputs.x.device)
         shortened = inputs._replace(c_crossattn=text[:, : call.columns])
+        maps = self.map_collector(inputs)
+        if call.idle and maps is None:
+            return shortened.evaluate(executor)
+        patches = UNetControl(call, self.plan.family.layers, self.limit, maps)
+        patches.install(inputs.options)
+        self.acted = True
         out = shortened.evaluate(executor)
         patches.check()
         self.reached |= patches.reached
@@ -186,6 +200,7 @@ class ControlRun:
         """See that the edit arrived, and leave the record; returns the run's result."""
         if self.steps < 1:
             return samples
+        self._check_evaluated()
         self._check_reached()
         if self.pinning is not None:
             samples = self.pinning.exact(samples)
@@ -194,16 +209,19 @@ class ControlRun:
             self.plan.record.keep(samples, self.maps.store, masks)
         return samples
 
-    def _check_reached(self) -> None:
-        """ValueError if the edit did not act where it should: nothing else would tell."""
-        if not self.reached:
+    def _check_evaluated(self) -> None:
+        """ValueError if our prompts were in no model call: nothing else would tell."""
+        if not self.evaluated:
             raise ValueError(
                 "The edited prompt was never evaluated in this run, so nothing was edited. Remove "
                 "what limits the controller's positive to other steps, or sample those steps."
             )
+
+    def _check_reached(self) -> None:
+        """ValueError if the edit did not act where it should."""
         layers = self.plan.family.layers
         missed = [layer for layer in layers if layer not in self.reached]
-        if missed and self.calls.ever_edits():
+        if missed and self.acted and self.calls.ever_edits():
             raise missed_layers(missed, len(layers), "cross-attention")
 
 

@@ -33,7 +33,6 @@ class TransformerRun(ControlRun):
         super().__init__(plan, sampling, found)
         self.prepared: dict[int, Prepared] = {}
         self.memory: dict[tuple, Any] = {}
-        self.acted = False
         self.replaced = replaced_blocks(sampling.guider.model_options["transformer_options"])
 
     def _sampler_sample(self, executor: Callable, guider: Any, *args: Any) -> Tensor:
@@ -57,7 +56,6 @@ class TransformerRun(ControlRun):
         ours = rows.of(self.ours)
         if inputs.c_crossattn is None or not len(ours):
             return inputs.evaluate(executor)
-        self.acted = True
         labels = rows.labels[:, 0]
         numbers = sorted(set(labels[ours].tolist()))
         if len(numbers) == 1:
@@ -73,11 +71,7 @@ class TransformerRun(ControlRun):
         return out
 
     def _check_reached(self) -> None:
-        if not self.acted:
-            raise ValueError(
-                "The edited prompt was never evaluated in this run, so nothing was edited. Remove "
-                "what limits the controller's positive to other steps, or sample those steps."
-            )
+        """Every call sees to it by itself, see ``TransformerControl.check``."""
 
 
 class _Evaluation:
