@@ -108,8 +108,15 @@ class Runs:
         }
 
     def kept(self) -> dict[str, Any]:
-        """Edits of a kept source: the first round of all runs keeps it."""
-        return {}
+        """Edits of a kept source: the first round of all runs keeps it, the next ones follow it."""
+        made = {}
+        for kind in ("light", "full"):
+            wired = {"model": self.on.model, "latent": self.latent, "steps": self.steps}
+            source = self.pack.node("P2PKeepSource", keep=kind, budget=64.0, **wired)[0]
+            made[f"edit of a source kept {kind}"] = self.control(
+                self.edit(), self.latent, kept_source=source
+            )
+        return made
 
     def _explicit(self) -> Any:
         """The model with the tests' oracle in every attention layer."""
@@ -200,7 +207,10 @@ def counting(networks: list) -> Iterator[list[int]]:
 
 
 def timed(run: Sample, device: str) -> tuple[float, int]:
-    """Seconds of a run, and the bytes that it added at its peak: of the GPU, or of the process."""
+    """Seconds of a run, and the bytes that it added at its peak: of the GPU, or of the process.
+
+    On a CPU these are seconds of its own time, which other programs on the machine do not lengthen.
+    """
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -210,9 +220,9 @@ def timed(run: Sample, device: str) -> tuple[float, int]:
         return time.perf_counter() - start, torch.cuda.max_memory_allocated() - before
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak counter (Linux)
-    before, start = _status("VmRSS"), time.perf_counter()
+    before, start = _status("VmRSS"), time.process_time()
     run()
-    return time.perf_counter() - start, _status("VmHWM") - before
+    return time.process_time() - start, _status("VmHWM") - before
 
 
 def _status(key: str) -> int:
@@ -245,7 +255,7 @@ def conditions(options: argparse.Namespace, pixels: int) -> str:
     where = (
         torch.cuda.get_device_name()
         if options.device == "cuda"
-        else f"{torch.get_num_threads()} threads of {platform.machine()}"
+        else f"processor time of {torch.get_num_threads()} threads of {platform.machine()}"
     )
     return (
         f"{options.model}, {pixels} px, {options.dtype}, {options.steps} steps, {where}, torch "

@@ -9,6 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.inversion import Inversion
+from ..p2p_core.kept import KeptSource
 from .host.control.modes import MODES
 from .host.control.wiring import control
 from .host.edits import Edit
@@ -16,7 +17,7 @@ from .host.instruct.conditioning import doubts
 from .host.messages import text_on
 from .host.readers import is_read
 from .host.wires import lacking, wired
-from .sockets import EditSocket, InversionSocket, RecordSocket
+from .sockets import EditSocket, InversionSocket, RecordSocket, SourceSocket
 
 MORE_EDITS = [f"edit_{number}" for number in range(2, 9)]
 NEEDS_EDIT = (
@@ -123,6 +124,7 @@ class AttentionController(io.ComfyNode):
                     "4-8, 12. Empty: all.",
                 ),
                 enabled_input(),
+                kept_source_input(),
             ],
             outputs=controller_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -153,6 +155,7 @@ class AttentionController(io.ComfyNode):
         blocks: str = "",
         positive: list | None = None,
         enabled: bool = True,
+        kept_source: KeptSource | None = None,
         **more_edits: Edit | None,
     ) -> io.NodeOutput:
         given = [edit, *(more_edits.get(name) for name in MORE_EDITS)]
@@ -174,6 +177,7 @@ class AttentionController(io.ComfyNode):
             text_l,
             mode,
             blocks,
+            kept_source,
         )
         return io.NodeOutput(*found)
 
@@ -214,6 +218,16 @@ def enabled_input() -> io.Input:
         default=True,
         optional=True,
         tooltip="Off: only the source is made, as it would be without any edit.",
+    )
+
+
+def kept_source_input() -> io.Input:
+    return SourceSocket.Input(
+        "kept_source",
+        optional=True,
+        advanced=True,
+        tooltip="From P2P Keep Source: a run keeps its source there, and the next edits of the "
+        "same source evaluate two rows a step instead of four.",
     )
 
 

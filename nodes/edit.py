@@ -11,11 +11,13 @@ from comfy_api.latest import io
 
 from ..p2p_core.alignment import align_replace
 from ..p2p_core.inversion import Inversion
+from ..p2p_core.kept import KeptSource
 from ..p2p_core.local_blend import LocalBlend, WordRegion
 from .attention_controller import (
     controller_outputs,
     enabled_input,
     inversion_input,
+    kept_source_input,
     maps_are_read,
     passed_positive,
 )
@@ -103,6 +105,7 @@ class Edit(io.ComfyNode):
                 inversion_input(),
                 passed_positive(),
                 enabled_input(),
+                kept_source_input(),
             ],
             outputs=controller_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -135,6 +138,7 @@ class Edit(io.ComfyNode):
         inversion: Inversion | None = None,
         positive: list | None = None,
         enabled: bool = True,
+        kept_source: KeptSource | None = None,
     ) -> io.NodeOutput:
         if not (math.isfinite(strength) and 0 <= strength <= 1):
             raise ValueError(f"strength must lie in 0…1, got {strength:g}.")
@@ -143,7 +147,8 @@ class Edit(io.ComfyNode):
         edit = make_edit(clip, source, target_prompt, align_replace, *steps, word_windows="")
         edit = replace(_blended(edit, blend_words), plain=not enabled)
         told = shown(cls, edit, doubts(model, None))
-        made = control(model, latent, [edit], 0, maps_are_read(cls), inversion=inversion)
+        records = maps_are_read(cls)
+        made = control(model, latent, [edit], 0, records, inversion=inversion, kept=kept_source)
         return io.NodeOutput(*made, ui=told.ui)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+Rows = slice | Tensor  # of a batch; a slice needs no index on the device
 
 
 class Source(NamedTuple):
@@ -29,13 +30,29 @@ class Source(NamedTuple):
 class CrossEdit(NamedTuple):
     """S and w of the edited rows.
 
-    edited: where they stand in the batch, (E,). source_map: S, (E, T_s, T). target_weight: w,
-    (E, T).
+    edited: where they stand in the batch, E rows. source_map: S, (E, T_s, T). target_weight: w,
+    (E, T). source_alone: whether w = 0 everywhere, so that only M_s is left.
     """
 
-    edited: Tensor
+    edited: Rows
     source_map: Tensor
     target_weight: Tensor
+    source_alone: bool = False
+
+
+def as_rows(positions: Sequence[int], device: torch.device) -> Rows:
+    """Rows of a batch by their positions: a slice where they are evenly spaced."""
+    steps = {after - before for before, after in zip(positions, positions[1:], strict=False)}
+    if positions and len(steps) <= 1 and min(steps, default=1) > 0:
+        return slice(positions[0], positions[-1] + 1, *steps)
+    return torch.tensor(positions, dtype=torch.long, device=device)
+
+
+def with_rows(x: Tensor, rows: Rows, new: Tensor) -> Tensor:
+    """A copy of x, (B, …), in which some rows are the new ones."""
+    copy = x.clone()
+    copy[rows] = new
+    return copy
 
 
 def attend_columns(
@@ -50,7 +67,7 @@ def attend_columns(
         return attend(q, k, v)
     out = torch.empty_like(q)
     for length in sorted(set(lengths)):
-        rows = torch.tensor([i for i, own in enumerate(lengths) if own == length], device=q.device)
+        rows = as_rows([i for i, own in enumerate(lengths) if own == length], q.device)
         out[rows] = attend(q[rows], k[rows, :length], v[rows, :length])
     return out
 
@@ -68,10 +85,14 @@ def edited_cross_attention(
 
     q: (B, Q, C); k, v: (B, T, C); lengths: as for ``attend_columns``. Returns (B, Q, C).
     """
-    weight = edit.target_weight.to(v.dtype)[..., None]
-    weighted = v.index_copy(0, edit.edited, weight * v[edit.edited])
+    rows = edit.edited
+    if edit.source_alone and lengths is None and source.k.shape[1] == k.shape[1]:
+        mapped = edit.source_map.to(v.dtype) @ v[rows]
+        replaced = ((q, source.q), (k, source.k), (v, mapped))
+        return attend(*(with_rows(x, rows, new) for x, new in replaced))
+    weighted = with_rows(v, rows, edit.target_weight.to(v.dtype)[..., None] * v[rows])
     out = attend_columns(attend, q, k, weighted, lengths)
-    return out.index_add(0, edit.edited, _attend_source(attend, v, source, edit))
+    return with_rows(out, rows, out[rows] + _attend_source(attend, v, source, edit))
 
 
 def cross_attention_change(
@@ -89,9 +110,14 @@ def cross_attention_change(
     """
     rows = edit.edited
     weight = edit.target_weight.to(v.dtype)[..., None]
-    own_lengths = lengths and [lengths[row] for row in rows.tolist()]
+    own_lengths = None if lengths is None else chosen(lengths, rows)
     own = attend_columns(attend, q[rows], k[rows], (weight - 1) * v[rows], own_lengths)
     return _attend_source(attend, v, source, edit) + own
+
+
+def chosen(values: Sequence[int], rows: Rows) -> Sequence[int]:
+    """The values of some rows."""
+    return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
 
 
 def _attend_source(attend: Attend, v: Tensor, source: Source, edit: CrossEdit) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .attention import CrossEdit
+from .attention import CrossEdit, with_rows
 from .schedule import WHOLE_RUN, Window
 
 
@@ -60,7 +60,7 @@ def edited_map(maps: Tensor, source: Tensor, edit: CrossEdit) -> Tensor:
     with the average over heads.
     """
     new = source @ edit.source_map + maps[edit.edited] * edit.target_weight[:, None]
-    return maps.index_copy(0, edit.edited, new)
+    return with_rows(maps, edit.edited, new)
 
 
 class MapStore:

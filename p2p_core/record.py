@@ -60,7 +60,8 @@ class Record:
 
     def keep(self, samples: Tensor, maps: MapStore, masks: Mapping[int, Tensor]) -> None:
         """Remember a finished run."""
-        self.runs.append(RunRecord(samples.detach().float().cpu(), maps.kept(), dict(masks)))
+        masks = {step: mask.cpu() for step, mask in masks.items()}
+        self.runs.append(RunRecord(samples.detach().float().cpu(), maps.kept(), masks))
 
     def last_run(self, rows: int) -> RunRecord:
         """The last run with so many pictures; ValueError if there is none among the last ones."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 import server
 import torch
 from host_run import Host, Link, run
+from row_count import counted
 from scenes import SOURCE, Edit, Scene, Settings, distance, scene
 from tiny_model import shared_unet
 from torch import Tensor
@@ -19,18 +18,6 @@ pytestmark = pytest.mark.usefixtures("host")
 TEN_STEPS = Settings(steps=10, width=64, height=64)
 SWAP = Edit("swap", "a photo of a blue dog on a bench", cross=0.5, self_=0.3)
 UNREAD = {"record_maps": False}
-
-
-@contextmanager
-def counted() -> Iterator[list[int]]:
-    """The rows of every call of the UNet, cond and uncond together."""
-    rows: list[int] = []
-    unet = shared_unet().model.diffusion_model
-    hook = unet.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
-    try:
-        yield rows
-    finally:
-        hook.remove()
 
 
 def picture() -> Tensor:

@@ -49,6 +49,7 @@ class Sampling:
 
     guider: the host's, whose conds and model_options are copies made for this run. noise:
     (B, C, …). sigmas: N + 1 levels. sampler: the host's. denoise_mask: where there is one.
+    latent_image: what is sampled from, as LATENT, (B, C, …). seed: of the sampler's own noise.
     """
 
     guider: Any
@@ -56,6 +57,8 @@ class Sampling:
     sigmas: list[float]
     sampler: Any
     denoise_mask: Tensor | None
+    latent_image: Tensor
+    seed: int | None
 
 
 class Run(Protocol):
@@ -121,7 +124,10 @@ class _OuterSample:
         **kwargs: Any,
     ) -> Tensor:
         guider = executor.class_obj
-        run = self.begin(Sampling(guider, noise, sigmas.tolist(), sampler, denoise_mask))
+        seed = args[2] if len(args) > 2 else kwargs.get("seed")
+        levels = sigmas.tolist()
+        sampling = Sampling(guider, noise, levels, sampler, denoise_mask, latent_image, seed)
+        run = self.begin(sampling)
         if run is None:
             return executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
         for kind, wrapper in run.wrappers().items():

@@ -42,13 +42,14 @@ class Blending:
             return
         group = 1 + len(self.edits)
         source = range(0, len(x), group)
-        masks = [torch.ones(len(source), *x.shape[-2:], dtype=torch.bool) for _ in self.edits]
+        whole = torch.ones(len(source), *x.shape[-2:], dtype=torch.bool, device=x.device)
+        masks = [whole] * len(self.edits)
         for number, edit in enumerate(self.edits):
             if edit.blend is None or not edit.blend.active(done, self.steps):
                 continue
             edited = range(number + 1, len(x), group)
             reader = RegionReader(self.store, source, edited, (x.shape[-2], x.shape[-1]))
             mask = reader.mask(edit.blend).to(x.device)
-            x[list(edited)] = blend(x[list(edited)], x[list(source)], mask)
-            masks[number] = mask.cpu()
+            x[number + 1 :: group] = blend(x[number + 1 :: group], x[::group], mask)
+            masks[number] = mask
         self.masks[done] = rearrange(masks, "edit seed h w -> (seed edit) h w")

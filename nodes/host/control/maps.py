@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ....p2p_core.attention import chosen, with_rows
 from ....p2p_core.maps import MapStore, attention_map, edited_map
 from ..families.unet import Layer
 from .calls import Call
@@ -19,10 +20,35 @@ class MapCollector:
     """Adds the maps of our rows to a store: one row a picture of the latent, one column a token.
 
     layers: those of the coarse resolution. rows: of the latent. columns: of the longest prompt.
+    sums: whether the layers' sum is asked for after every call.
     """
 
-    def __init__(self, store: MapStore, layers: Set[Layer], rows: int, columns: int) -> None:
+    def __init__(
+        self, store: MapStore, layers: Set[Layer], rows: int, columns: int, sums: bool = False
+    ) -> None:
         self.store, self.layers, self.rows, self.columns = store, layers, rows, columns
+        self._sums = sums
+        self._sources: Tensor | None = None
+
+    def sources(self, call: Call, group: int) -> Tensor:
+        """The sum of the sources' maps since this was asked last, (seeds, h * w, T_s)."""
+        total, self._sources = self._sources, None
+        places = [i for i, row in enumerate(call.latent_rows) if row % group == 0]
+        assert total is not None
+        return total[places][..., : call.source_columns]
+
+    def add_kept(self, call: Call, kept: Tensor, group: int) -> None:
+        """Add the maps of sources that are not in the batch, and what the edits take from them.
+
+        kept: the sum over the layers, (seeds, h * w, T_s), with which an edit commutes too.
+        """
+        maps = kept.new_zeros(self.rows, kept.shape[1], self.columns)
+        maps[::group, :, : kept.shape[-1]] = kept
+        if call.cross is not None:
+            added = (kept[call.among.source] @ call.cross.source_map)[..., : self.columns]
+            rows = chosen(call.latent_rows, call.among.edited)
+            maps[list(rows), :, : added.shape[-1]] += added
+        self.store.add(call.step, maps)
 
     def collect(
         self, call: Call, q: Tensor, k: Tensor, layer: Layer, extra: dict[str, Any]
@@ -32,6 +58,8 @@ class MapCollector:
             return
         maps = self._edited(call, q, k, extra["n_heads"])[..., : self.columns]
         maps = self._sized(maps, extra["activations_shape"])
+        if self._sums:
+            self._sources = maps if self._sources is None else self._sources + maps
         if call.latent_rows != tuple(range(self.rows)):
             every = maps.new_zeros(self.rows, *maps.shape[1:])
             maps = every.index_add(0, torch.tensor(call.latent_rows, device=maps.device), maps)
@@ -39,17 +67,15 @@ class MapCollector:
 
     def _edited(self, call: Call, q: Tensor, k: Tensor, heads: int) -> Tensor:
         """The maps of our rows as the edit leaves them, (rows, Q, T)."""
-        lengths = call.lengths and [call.lengths[row] for row in call.controlled.tolist()]
+        lengths = call.lengths and chosen(call.lengths, call.controlled)
         maps = attention_map(q[call.controlled], k[call.controlled], heads, lengths)
         if call.cross is None:
             return maps
-        place = {row: i for i, row in enumerate(call.controlled.tolist())}
-        source, edited = (
-            torch.tensor([place[row] for row in rows.tolist()], device=maps.device)
-            for rows in call.pairs
-        )
-        source_maps = maps[source][..., : call.source_columns]
-        return edited_map(maps, source_maps, call.cross._replace(edited=edited))
+        if call.kept:  # their part is added once for all layers
+            own = maps[call.among.edited] * call.cross.target_weight[:, None]
+            return with_rows(maps, call.among.edited, own)
+        source_maps = maps[call.among.source][..., : call.source_columns]
+        return edited_map(maps, source_maps, call.cross._replace(edited=call.among.edited))
 
     def _sized(self, maps: Tensor, activations: tuple[int, ...]) -> Tensor:
         """(rows, Q, T) at the store's resolution; other nodes shrink a network's insides."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ....p2p_core.edits import PromptEdit
 from ....p2p_core.inversion import Inversion
+from ....p2p_core.kept import KeptSource
 from ....p2p_core.maps import MapStore
 from ....p2p_core.prompt import Prompt
 from ....p2p_core.record import Record
@@ -24,8 +25,9 @@ class ControlPlan:
     target of edit 1 …]. family: the model's. self_replace_tokens: most image positions of a layer
     that gets the source's self-attention, None for the family's own limit. record: where runs leave
     their attention maps, None for nowhere. inversion: what the source rows follow, None if they are
-    sampled like the others. Of transformers alone: texts: the prompts' encodings. mode: see
-    modes.py. blocks: numbers of the layers that are edited, None for all.
+    sampled like the others. kept: where a run's source is kept for the next ones, None for nowhere.
+    Of transformers alone: texts: the prompts' encodings. mode: see modes.py. blocks: numbers of the
+    layers that are edited, None for all.
     """
 
     tag: str
@@ -35,6 +37,7 @@ class ControlPlan:
     self_replace_tokens: int | None
     record: Record | None
     inversion: Inversion | None = None
+    kept: KeptSource | None = None
     texts: tuple[Encoded, ...] = ()
     mode: str = "auto"
     blocks: frozenset[int] | None = None
@@ -71,14 +74,17 @@ class ControlPlan:
         """Most image positions of a layer with self-attention injection, for a latent (h, w)."""
         return self.self_replace_tokens or self.family.self_attention_limit(size)
 
-    def map_store(self, rows: int, size: tuple[int, int], steps: int) -> MapStore | None:
-        """An empty store for a run of ``rows`` pictures, or None if nobody wants maps.
+    @property
+    def reads_maps(self) -> bool:
+        """Whether anybody wants the attention maps of a run."""
+        return self.record is not None or self.blends
+
+    def map_store(self, rows: int, size: tuple[int, int], steps: int) -> MapStore:
+        """An empty store for a run of ``rows`` pictures.
 
         A record keeps every step while that fits RECORD_BYTES, and merges neighbours beyond it; one
         more is the sum over the run.
         """
-        if self.record is None and not self.blends:
-            return None
         height, width = self.family.map_size(size)
         step_bytes = rows * height * width * self.columns * 4
         bins = max(RECORD_BYTES // step_bytes - 1, 1) if self.record is not None else 1
@@ -121,6 +127,11 @@ def check_transformer_plan(plan: ControlPlan, text_l: str) -> None:
         raise ValueError(
             "self_replace_tokens of the AttentionController is for UNets, whose layers differ in "
             "resolution; in a transformer all are alike. Set it to 0."
+        )
+    if plan.kept is not None:
+        raise ValueError(
+            "A kept source needs a UNet (SD1, SD2, SDXL) so far, but this model is a transformer. "
+            "Remove the kept source: its edits are made as ever."
         )
     if plan.inversion is not None:
         raise ValueError(

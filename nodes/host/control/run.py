@@ -9,10 +9,14 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ....p2p_core.kept import KeptCall, taken
 from ....p2p_core.schedule import step_index
 from ..batch import BatchRows, ModelInputs, RowLabels, may_leave_out, model_inputs
 from ..families.unet import Layer
 from ..inversion.path import Pinning
+from ..kept.identity import identity
+from ..kept.keeping import Keeping
+from ..kept.sizes import call_sizes_of
 from ..runs import CONTROL, Sampling, entries, has_run, with_run
 from ..sampler.abilities import (
     check_deterministic,
@@ -21,7 +25,7 @@ from ..sampler.abilities import (
     check_steps_visible,
 )
 from ..sampler.shared_noise import with_shared_noise
-from ..sampler.steps import OnStep, with_steps
+from ..sampler.steps import with_steps
 from .batch_wide import by_member, check_batch_wide
 from .blending import Blending
 from .calls import Calls
@@ -48,8 +52,9 @@ def _begin(plan: ControlPlan, kind: type[ControlRun], sampling: Sampling) -> Con
     found = check_conditionings(sampling.guider.conds, plan)
     check_noise(sampling.noise, plan.group)
     check_batch_wide(sampling.guider)
+    run = kind(plan, sampling, found)
     by_member(sampling.guider.model_options, plan.group)
-    return kind(plan, sampling, found)
+    return run
 
 
 class ControlRun:
@@ -65,20 +70,24 @@ class ControlRun:
         self.calls = Calls(plan.edits, max(self.steps, 1), plan.lengths[0])
         self.limit = plan.self_attention_limit(self.size)
         self.pinning = _pinning(plan, sampling)
-        self.clean = self.pinning.clean(noise) if self.pinning is not None else None
+        self.keeping = _keeping(plan, sampling, found, self.limit)
+        self.clean = _clean(self.pinning, self.keeping, noise)
         self.maps, self.blending = self._maps_and_blending(len(noise))
         self.ours: Set[int] = frozenset()
         self.names = {name for name, _ in found}
         self.marked = [entry for _, entry in found]
         self.reached: set[Layer] = set()
         self.evaluated = self.acted = False
+        self.step = 0
 
     def _maps_and_blending(self, rows: int) -> tuple[MapCollector | None, Blending | None]:
         plan = self.plan
-        store = plan.map_store(rows, self.size, max(self.steps, 1))
-        if store is None:
+        keeps = self.keeping is not None and self.keeping.followed is None
+        if not plan.reads_maps and not keeps:
             return None, None
-        maps = MapCollector(store, plan.family.map_layers(self.size), rows, plan.columns)
+        store = plan.map_store(rows, self.size, max(self.steps, 1))
+        layers = plan.family.map_layers(self.size)
+        maps = MapCollector(store, layers, rows, plan.columns, keeps)
         if not plan.blends:
             return maps, None
         blending = Blending(plan.edits, store, self.steps)
@@ -100,15 +109,32 @@ class ControlRun:
         name = sampler.sampler_function.__name__
         if self.pinning is not None:
             check_deterministic(sampler)
-        acting = [part.on_step for part in (self.pinning, self.blending) if part is not None]
-        if acting:
+        if self.pinning is not None or self.blending is not None:
             check_steps_visible(name, "a local blend" if self.pinning is None else "an inversion")
-            on_call = self.pinning.on_call if self.pinning is not None else None
-            shown = self.pinning.shown if self.pinning is not None else None
-            sampler = with_steps(sampler, partial(_in_turn, acting), on_call, shown)
+        path = self.pinning if self.pinning is not None else self.keeping
+        shown = path.shown if path is not None else None
+        sampler = with_steps(sampler, self._on_step, self._on_call, shown)
         if self.plan.edits:
             check_row_wise(name)
         return with_shared_noise(sampler, self.plan.group)
+
+    def _on_step(self, step: int, x: Tensor) -> None:
+        """Before a step's first model call, and at the end. x: the sampler's own latent."""
+        self.step = step
+        if self.pinning is not None:
+            self.pinning.on_step(step, x)
+        if self.keeping is not None:
+            (self.keeping.on_call if step < self.steps else self.keeping.on_end)(x)
+        if self.blending is not None:
+            self.blending.on_step(step, x)
+
+    def _on_call(self, sigma: float, x: Tensor) -> None:
+        """Before the step's further calls."""
+        self.step = step_index(sigma, self.sigmas)
+        if self.pinning is not None:
+            self.pinning.on_call(sigma, x)
+        if self.keeping is not None:
+            self.keeping.on_call(x)
 
     def _sampler_sample(self, executor: Callable, guider: Any, *args: Any) -> Tensor:
         """SAMPLER_SAMPLE wrapper: the host has prepared the conditionings, label their rows.
@@ -137,46 +163,60 @@ class ControlRun:
         if rows is None:
             return inputs.evaluate(executor)
         self.evaluated |= bool(len(rows.of(self.ours)))
-        if not self._may_leave_out(inputs):
-            return self._evaluate(executor, inputs, rows)
-        assert self.clean is not None
+        # Others' patches may count rows, or see only a part of the picture.
+        alone = inputs.x.shape[-2:] == self.size and may_leave_out(inputs)
+        if self.clean is None or not alone:
+            return self._evaluate(executor, inputs, rows, alone)
         latent_rows = rows.labels[:, 1]
-        out = self.clean.to(inputs.x)[(latent_rows // self.plan.group).to(inputs.x.device)]
-        looked_at = self.ours if self._source_is_looked_at(inputs) else ()
+        clean = taken(self.clean, inputs.x.device).to(inputs.x.dtype)
+        out = clean[(latent_rows // self.plan.group).to(inputs.x.device)]
+        kept = self._kept()
+        looked_at = self.ours if kept is None and self._source_is_looked_at() else ()
         needed = rows.of(looked_at, or_where=latent_rows % self.plan.group != 0)
         if len(needed):
             part = inputs.only(needed)
-            out[needed.to(out.device)] = self._evaluate(executor, part, rows[needed])
+            found = self._evaluate(executor, part, rows[needed], alone, kept)
+            out[needed.to(out.device)] = found
         return out
 
-    def _may_leave_out(self, inputs: ModelInputs) -> bool:
-        """Whether source rows need no evaluation for themselves: where they end is known."""
-        whole = inputs.x.shape[-2:] == self.size
-        return self.clean is not None and whole and may_leave_out(inputs)
+    def _source_is_looked_at(self) -> bool:
+        """Whether edits or maps need the source's attention at this step."""
+        return self.maps is not None or self.calls.couples(self.step)
 
-    def _source_is_looked_at(self, inputs: ModelInputs) -> bool:
-        """Whether edits or maps need the source's attention in this call."""
-        return self.maps is not None or self.calls.couples(self._step(inputs))
+    def _kept(self) -> KeptCall | None:
+        """The sources of this model call, if what the edits look at was kept of them."""
+        if self.keeping is None or len(self.ours) != 1:
+            return None
+        return self.keeping.instead(*self.calls.wants(self.step), self.maps is not None)
 
-    def _step(self, inputs: ModelInputs) -> int:
-        """The step of the run that a model call belongs to."""
-        return step_index(float(inputs.options["sigmas"].max()), self.sigmas)
-
-    def _evaluate(self, executor: Callable, inputs: ModelInputs, rows: BatchRows) -> Tensor:
+    def _evaluate(
+        self, executor: Callable, inputs: ModelInputs, rows: BatchRows, alone: bool,
+        kept: KeptCall | None = None,
+    ) -> Tensor:  # fmt: skip
+        """A model call with its edits. alone: whether nobody else looks at its rows."""
         text = inputs.c_crossattn
         if text is None or not len(rows.of(self.ours)):
             return inputs.evaluate(executor)
-        call = self.calls.call(self._step(inputs), rows, self.ours, inputs.x.device)
+        group, device = self.plan.group, inputs.x.device
+        call = self.calls.call(self.step, rows, self.ours, device, kept is not None)
         shortened = inputs._replace(c_crossattn=text[:, : call.columns])
         maps = self.map_collector(inputs)
         if call.idle and maps is None:
             return shortened.evaluate(executor)
-        patches = UNetControl(call, self.plan.family.layers, self.limit, maps)
+        recorder = None
+        if self.keeping is not None:
+            recorder = self.keeping.recorder(self.step, alone and len(self.ours) == 1)
+        layers = self.plan.family.layers
+        patches = UNetControl(call, layers, self.limit, maps, kept, recorder)
         patches.install(inputs.options)
         self.acted = True
         out = shortened.evaluate(executor)
         patches.check()
         self.reached |= patches.reached
+        if maps is not None and recorder is not None:
+            recorder.maps(maps.sources(call, group))
+        if maps is not None and kept is not None and kept.maps is not None:
+            maps.add_kept(call, taken(kept.maps, device), group)
         return out
 
     def map_collector(self, inputs: ModelInputs) -> MapCollector | None:
@@ -202,6 +242,8 @@ class ControlRun:
             return samples
         self._check_evaluated()
         self._check_reached()
+        if self.keeping is not None:
+            self.keeping.finish()
         if self.pinning is not None:
             samples = self.pinning.exact(samples)
         if self.plan.record is not None and self.maps is not None:
@@ -225,11 +267,6 @@ class ControlRun:
             raise missed_layers(missed, len(layers), "cross-attention")
 
 
-def _in_turn(acting: Sequence[OnStep], step: int, x: Tensor) -> None:
-    for act in acting:
-        act(step, x)
-
-
 def _pinning(plan: ControlPlan, sampling: Sampling) -> Pinning | None:
     """What keeps the source rows on the plan's inversion, if it has one."""
     if plan.inversion is None or len(sampling.sigmas) < 2:
@@ -241,3 +278,27 @@ def _pinning(plan: ControlPlan, sampling: Sampling) -> Pinning | None:
         )
     model = sampling.guider.model_patcher.model
     return Pinning(plan.inversion, model, sampling.sigmas, sampling.noise, plan.group)
+
+
+def _keeping(
+    plan: ControlPlan, sampling: Sampling, found: Sequence[tuple[str, dict]], limit: int
+) -> Keeping | None:
+    """The run's part in the plan's kept source, if it has one."""
+    if plan.kept is None or len(sampling.sigmas) < 2:
+        return None
+    check_sampler(sampling.sampler)
+    ours, columns = [entry for _, entry in found], plan.lengths[0]
+    values = identity(sampling, columns, plan.group, ours, limit, plan.inversion)
+    sizes = call_sizes_of(
+        sampling.guider.model_patcher, plan.family, sampling.noise[:: plan.group].shape, limit,
+        columns,
+    )  # fmt: skip
+    steps, pinned = len(sampling.sigmas) - 1, plan.inversion is not None
+    return Keeping(plan.kept, values, sizes, plan.group, steps, pinned)
+
+
+def _clean(pinning: Pinning | None, keeping: Keeping | None, noise: Tensor) -> Tensor | None:
+    """Where the sources end, (seeds, C, h, w) in the model's scale; None if not known yet."""
+    if pinning is not None:
+        return pinning.clean(noise)
+    return keeping.final if keeping is not None else None

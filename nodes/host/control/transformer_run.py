@@ -9,7 +9,6 @@ from uuid import uuid5
 import torch
 from torch import Tensor
 
-from ....p2p_core.schedule import step_index
 from ..batch import BatchRows, ModelInputs
 from ..families.following import replaced_blocks
 from ..families.inputs import Inputs, rows_of
@@ -52,7 +51,9 @@ class TransformerRun(ControlRun):
         """Every row its label; texts are not filled up."""
         self.labels.label(conds)
 
-    def _evaluate(self, executor: Callable, inputs: ModelInputs, rows: BatchRows) -> Tensor:
+    def _evaluate(
+        self, executor: Callable, inputs: ModelInputs, rows: BatchRows, *unused: Any
+    ) -> Tensor:
         ours = rows.of(self.ours)
         if inputs.c_crossattn is None or not len(ours):
             return inputs.evaluate(executor)
@@ -91,7 +92,7 @@ class _Evaluation:
         self.run, self.executor, self.inputs, self.rows = run, executor, inputs, rows
         self.plan = run.plan
         self.model = executor.class_obj
-        self.step = step_index(float(inputs.options["sigmas"].max()), run.sigmas)
+        self.step = run.step
         group = self.plan.group
         self.prompts = [
             row % group if own == number else None for own, row, _ in rows.labels.tolist()

@@ -14,13 +14,17 @@ import comfy.ldm.modules.attention as host_attention
 from torch import Tensor
 
 from ....p2p_core.attention import (
+    Source,
     attend_columns,
     cross_attention_change,
     edited_cross_attention,
+    with_rows,
 )
+from ....p2p_core.kept import KeptCall, taken
 from ..batch import origin
 from ..families.clip_text import tiled_rows
 from ..families.unet import Layer
+from ..kept.keeping import Recorder
 from .calls import Call
 from .maps import MapCollector
 
@@ -29,7 +33,8 @@ class UNetControl:
     """One call's patches, and the layers that they reached.
 
     layers: where they go. self_attention_limit: most image positions of a layer with self-attention
-    injection. maps: who collects attention maps, if anyone.
+    injection. maps: who collects attention maps, if anyone. kept: where the sources are that are
+    not in the batch. recorder: who keeps those that are in it, and sources: their rows.
     """
 
     def __init__(
@@ -38,8 +43,11 @@ class UNetControl:
         layers: Mapping[Layer, int],
         self_attention_limit: int,
         maps: MapCollector | None,
+        kept: KeptCall | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.call, self.layers, self.maps = call, layers, maps
+        self.kept, self.recorder = kept, recorder
         self.self_attention_limit = self_attention_limit
         self.reached: set[Layer] = set()
         self._self_reached: set[Layer] = set()
@@ -69,13 +77,22 @@ class UNetControl:
         """Before projection: queries and keys of the edited rows become the source's."""
         self._self_reached.add(_layer(extra))
         pairs = self.call.self_pairs
-        if pairs is None or n.shape[1] > self.self_attention_limit:
+        if n.shape[1] > self.self_attention_limit:
+            return n, context, value
+        if self.recorder is not None:
+            self.recorder.tokens(_layer(extra), n, self.call.own_sources)
+        if pairs is None:
             return n, context, value
         self._check_rows(n, extra)
-        queries = n.index_copy(0, pairs.edited, n[pairs.source])
+        if self.kept is not None:
+            assert self.kept.tokens is not None
+            source = taken(self.kept.tokens[_layer(extra)], n.device)[pairs.source]
+            queries = with_rows(n, pairs.edited, source)
+            return queries, queries, value
+        queries = with_rows(n, pairs.edited, n[pairs.source])
         if context is n:
             return queries, queries, value
-        return queries, context.index_copy(0, pairs.edited, context[pairs.source]), value
+        return queries, with_rows(context, pairs.edited, context[pairs.source]), value
 
     def _attn2(
         self, previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra: dict
@@ -84,6 +101,10 @@ class UNetControl:
         self.reached.add(_layer(extra))
         self._check_rows(q, extra)
         self._check_columns(k, extra)
+        if self.recorder is not None:
+            rows = self.call.own_sources
+            source = Source(q[rows], k[rows, : self.call.source_columns])
+            self.recorder.cross(_layer(extra), source)
         if self.maps is not None:
             self.maps.collect(self.call, q, k, _layer(extra), extra)
         call, attend = self.call, partial(_host_attention, extra)
@@ -91,11 +112,20 @@ class UNetControl:
             if previous is None:
                 return attend_columns(attend, q, k, v, call.lengths)
             return previous(q, *self._whole(k, v), extra)
-        edit = call.source(q, k), call.cross, call.lengths
+        edit = self._source(q, k, extra), call.cross, call.lengths
         if previous is None:
             return edited_cross_attention(attend, q, k, v, *edit)
-        change = cross_attention_change(attend, q, k, v, *edit)
-        return previous(q, *self._whole(k, v), extra).index_add(0, call.cross.edited, change)
+        change, rows = cross_attention_change(attend, q, k, v, *edit), call.cross.edited
+        out = previous(q, *self._whole(k, v), extra)
+        return with_rows(out, rows, out[rows] + change)
+
+    def _source(self, q: Tensor, k: Tensor, extra: dict) -> Source:
+        """The sources' queries and keys: rows of the batch, or kept."""
+        if self.kept is None:
+            return self.call.source(q, k)
+        assert self.kept.cross is not None
+        kept = self.kept.cross[_layer(extra)]
+        return self.call.source(*(taken(part, q.device) for part in kept))
 
     def _whole(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values for someone who looks at every column of every row."""

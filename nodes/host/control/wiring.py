@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ....p2p_core.description import short_label
 from ....p2p_core.inversion import Inversion
+from ....p2p_core.kept import KeptSource
 from ....p2p_core.record import Record
 from ..edits import Edit
 from ..families.clip_text import encode_rows
@@ -39,13 +40,14 @@ def control(
     text_l: str = "",
     mode: str = "auto",
     blocks: str = "",
+    kept: KeptSource | None = None,
 ) -> tuple[Any, list[list], dict, Record]:
     """The AttentionController's outputs (model, positive, latent, record).
 
     extras_from: a CONDITIONING, of which everything but the text is given to all rows. text_l: what
-    SDXL's CLIP-L reads in all rows instead of the prompts. mode, blocks: of transformers, see
-    modes.py. Raises ValueError for edits that do not belong together and for models that cannot be
-    edited.
+    SDXL's CLIP-L reads in all rows instead of the prompts. kept: see ControlPlan. mode, blocks: of
+    transformers, see modes.py. Raises ValueError for edits that do not belong together and for
+    models that cannot be edited.
     """
     family = model_family(model)
     _check_same_source(edits)
@@ -62,6 +64,7 @@ def control(
         self_replace_tokens=self_replace_tokens or None,
         record=record if record_maps else None,
         inversion=inversion,
+        kept=kept,
         mode=mode,
         blocks=chosen_blocks(blocks),
     )

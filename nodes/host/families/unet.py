@@ -88,6 +88,22 @@ def text_width(model: Any) -> int | None:
     return model.model.model_config.unet_config.get("context_dim")
 
 
+def layer_widths(model: Any) -> dict[Layer, int]:
+    """Channels of the queries in every transformer block of a model."""
+    unet = model.get_model_object("diffusion_model")
+    stages = {
+        "input": unet.input_blocks,
+        "middle": [unet.middle_block],
+        "output": unet.output_blocks,
+    }
+    widths = {}
+    for layer, _ in _transformer_layers(unet):
+        [part] = [p for p in stages[layer.name][layer.number] if isinstance(p, SpatialTransformer)]
+        attention: Any = part.transformer_blocks[layer.index].attn2
+        widths[layer] = attention.heads * attention.dim_head
+    return widths
+
+
 def _transformer_layers(unet: Any) -> Iterator[tuple[Layer, int]]:
     middle = [] if unet.middle_block is None else [unet.middle_block]
     stages = (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks))

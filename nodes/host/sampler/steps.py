@@ -17,6 +17,19 @@ from torch import Tensor
 OnStep = Callable[[int, Tensor], None]
 OnCall = Callable[[float, Tensor], None]
 
+_ONE_CALL_A_STEP = {
+    "sample_euler",
+    "sample_euler_ancestral",
+    "sample_dpmpp_2m",
+    "sample_dpmpp_2m_sde",
+    "sample_dpmpp_2m_sde_gpu",
+    "sample_dpmpp_3m_sde",
+    "sample_dpmpp_3m_sde_gpu",
+    "sample_ddpm",
+    "sample_lcm",
+    "sample_res_multistep",
+    "sample_res_multistep_ancestral",
+}
 _SECOND_STAGE_AT_NEXT_LEVEL = {
     "sample_heun",
     "sample_heunpp2",
@@ -31,7 +44,8 @@ class StepProxy:
     Before every further call of a step it calls ``on_call(sigma, x)``, if it is given.
 
     A call is a step's first one when the noise level is the step's own, except that Heun-type
-    samplers visit that level once more, for the second stage of the step before.
+    samplers visit that level once more, for the second stage of the step before. Where a sampler
+    makes one call a step that needs no look at the level, for which a GPU would have to be waited.
     """
 
     def __init__(
@@ -49,12 +63,16 @@ class StepProxy:
         self._on_call = on_call
         self._step = self._visits = 0
         seeds_2 = sampler_name == "sample_seeds_2" and options.get("r", 0.5) == 1
+        self._one_call = sampler_name in _ONE_CALL_A_STEP
         self._extra_visits = int(seeds_2 or sampler_name in _SECOND_STAGE_AT_NEXT_LEVEL)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def __call__(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        if self._one_call:
+            self._on_step(self._step, x)
+            return self._model(x, sigma, **kwargs)
         at = float(sigma.max())
         if self._begins_step(at):
             self._on_step(self._step, x)
@@ -63,7 +81,7 @@ class StepProxy:
         return self._model(x, sigma, **kwargs)
 
     def _begins_step(self, sigma: float) -> bool:
-        level = self._sigmas[self._step]
+        level = self._sigmas[min(self._step, len(self._sigmas) - 1)]
         if abs(sigma - level) > 1e-5 * level:
             return False
         self._visits += 1
@@ -90,13 +108,15 @@ def with_steps(
 
     @functools.wraps(function)
     def sample(
-        model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Callable, **options: Any
-    ) -> Tensor:
+        model: Any, x: Tensor, sigmas: Tensor, extra_args: dict,
+        callback: Callable | None = None, **options: Any,
+    ) -> Tensor:  # fmt: skip
         proxy = StepProxy(model, sigmas.tolist(), function.__name__, options, on_step, on_call)
 
         def evaluated(info: dict) -> None:
             proxy.step_evaluated(info["i"])
-            callback({**info, "denoised": shown(info["denoised"])} if shown else info)
+            if callback is not None:
+                callback({**info, "denoised": shown(info["denoised"])} if shown else info)
 
         samples = function(proxy, x, sigmas, extra_args=extra_args, callback=evaluated, **options)
         on_step(len(sigmas) - 1, samples)

@@ -1,0 +1,1 @@
+"""Sources that are kept for the next edits of them."""
