@@ -9,10 +9,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
 SMOOTH = 4  # drawn so many times larger, then reduced
 ICON, BANNER = (400, 400), (1260, 540)  # pixels; the registry wants a square and 21:9
-NIGHT, PAPER, GREEN, RED, BLUE = "#1b1d22", "#f4f1ea", "#2f9444", "#d62728", "#2458d0"
+NIGHT, PAPER = "#1b1d22", "#f4f1ea"
+PAIR = ("source", "edit")  # made by the template "01 First edit"
 OLD, NEW, KEPT = "#6b2b2b", "#1d4b7a", "#33373f"
 Box = tuple[float, float, float, float]
 
@@ -46,13 +48,14 @@ class Canvas:
 
     def pair(self, x: float, y: float, side: float) -> None:
         """One picture, as it was on the left of a slider and as it is edited on the right."""
-        middle, radius = x + side / 2, 0.3 * side
-        self.box((x, y, x + side, y + side), 0.08 * side, GREEN)
-        circle = [(v * SMOOTH) for v in (
-            middle - radius, y + side / 2 - radius, middle + radius, y + side / 2 + radius
-        )]  # fmt: skip
-        self.draw.pieslice(circle, 90, 270, fill=RED)
-        self.draw.pieslice(circle, 270, 90, fill=BLUE)
+        middle = x + side / 2
+        pixels = round(side * SMOOTH)
+        size = (pixels, pixels)
+        halves = [Image.open(HERE / f"brand_{name}.png").resize(size) for name in PAIR]
+        halves[1].paste(halves[0].crop((0, 0, size[0] // 2, size[1])))
+        mask = Image.new("L", size, 0)
+        ImageDraw.Draw(mask).rounded_rectangle((0, 0, *size), 0.08 * side * SMOOTH, fill=255)
+        self.image.paste(halves[1], (round(x * SMOOTH), round(y * SMOOTH)), mask)
         line = 0.012 * side
         self.box((middle - line, y, middle + line, y + side), 0, PAPER)
         grip = 0.045 * side
@@ -67,8 +70,8 @@ class Canvas:
 def icon() -> None:
     canvas = Canvas(ICON, NIGHT)
     canvas.pair(75, 40, 250)
-    end = canvas.chip(75, 345, "red", 36, OLD, old=True)
-    canvas.chip(end + 22, 345, "blue", 36, NEW, old=False)
+    end = canvas.chip(82, 345, "cat", 36, OLD, old=True)
+    canvas.chip(end + 22, 345, "dog", 36, NEW, old=False)
     canvas.save("icon.png")
 
 
@@ -78,7 +81,7 @@ def banner() -> None:
     canvas.text(500, 165, "Prompt-to-Prompt", 76, PAPER)
     canvas.text(503, 250, "Change the words, keep the picture.", 35, "#b9bcc4")
     x = 503.0
-    words = (("a", KEPT), ("red", OLD), ("blue", NEW), ("circle", KEPT), ("on green", KEPT))
+    words = (("a", KEPT), ("cat", OLD), ("dog", NEW), ("on the grass", KEPT))
     for word, colour in words:
         x = canvas.chip(x, 370, word, 38, colour, old=colour == OLD) + 14
     canvas.save("banner.png")
