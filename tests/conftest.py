@@ -15,6 +15,10 @@ sys.path[:] = [path for path in sys.path if path not in ("", REPOSITORY)] + [REP
 
 torch.set_num_threads(1)
 
+import newer_host  # noqa: E402
+
+newer_host.install()
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Nobody should believe that the page was tested where it was not."""
