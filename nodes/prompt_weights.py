@@ -82,7 +82,7 @@ class PromptWeights(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Who sees the weights in models where text and image attend together. "
-                    "image: only image positions, as in the paper, for a small further cost.",
+                    "image: only image positions, as in the paper.",
                 ),
                 passed_positive(),
             ],
