@@ -29,10 +29,10 @@ class TrialBlocks(dict):
     def __getitem__(self, block: Hashable) -> Callable:
         return partial(self._run, block)
 
-    def _run(self, block: Hashable, args: Any, extra: dict) -> Any:
+    def _run(self, block: Hashable, args: Any, extra_args: dict) -> Any:
         self.current = block
         try:
-            return extra["original_block"](args)
+            return extra_args["original_block"](args)
         finally:
             self.current = None
 
@@ -60,8 +60,8 @@ class Follower:
         }
         options[REPLACED] = {**replaced, BLOCKS: watched}
 
-    def _block(self, end: int, run: Callable, args: Any, extra: dict) -> Any:
-        out = run(args, extra)
+    def _block(self, end: int, run: Callable, args: Any, extra_args: dict) -> Any:
+        out = run(args, extra_args)
         if self.seen > end:
             raise self._other(self.seen)
         self.seen = end

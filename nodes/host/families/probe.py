@@ -85,7 +85,11 @@ def _watch(
     apply: Callable[..., Tensor], inputs: Inputs, options: dict, family: str
 ) -> list[Watched | None]:
     trace = Trace()
-    inputs.run(apply, options, trace, trace.blocks)
+    try:
+        inputs.run(apply, options, trace, trace.blocks)
+    except TypeError:  # ComfyUI's way to replace blocks is broken in some families: nobody does it
+        trace = Trace()
+        inputs.run(apply, options, trace)
     for index, call in enumerate(trace.calls):
         if call is not None and not all(bool(x.isfinite().all()) for x in call[:2]):
             raise not_finite(family, f"attention call {index}")
