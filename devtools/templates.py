@@ -40,6 +40,8 @@ class Template:
     graph: Json = field(default_factory=dict)
     columns: dict[str, int] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
+    app_inputs: list[tuple[str, str]] = field(default_factory=list)  # [(id of the node, widget)]
+    app_outputs: list[str] = field(default_factory=list)  # ids of nodes
     models: list[dict[str, str]] = field(default_factory=list)
     muted: set[str] = field(default_factory=set)  # nodes that wait until somebody wakes them
 
@@ -61,6 +63,13 @@ class Template:
     def awake(self) -> Json:
         """The graph that runs."""
         return {name: node for name, node in self.graph.items() if name not in self.muted}
+
+
+def app_mode(template: Template) -> Json:
+    """What the page's App Mode shows of a graph: widgets to fill in, nodes whose results to see."""
+    inputs = [[int(node_id), widget] for node_id, widget in template.app_inputs]
+    outputs = [int(node_id) for node_id in template.app_outputs]
+    return {"linearData": {"inputs": inputs, "outputs": outputs}} if inputs or outputs else {}
 
 
 def output(link: Link, number: int) -> Link:
@@ -87,7 +96,7 @@ def page_workflow(template: Template, schemas: Mapping[str, Json]) -> Json:
         "links": links,
         "groups": [],
         "config": {},
-        "extra": {},
+        "extra": app_mode(template),
         "version": 0.4,
     }
 
