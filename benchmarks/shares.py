@@ -26,7 +26,7 @@ from fidelity import NO_CONTROL, table
 
 CROSS = (0.4, 0.6, 0.8)
 SELF = (0.2, 0.4, 0.6, 0.8)
-THRESHOLDS = (0.2, 0.3, 0.45)
+THRESHOLDS = (0.1, 0.15, 0.2, 0.3)
 FIRST_SEED = 100_000
 
 

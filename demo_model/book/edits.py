@@ -24,6 +24,14 @@ SHARES = {  # of cross- and self-attention, chosen with benchmarks/shares.py
     "style": (0.6, 0.4),
     "clothes": (0.8, 0.6),
 }
+THRESHOLDS = {  # of the local blend, chosen likewise
+    "thing": 0.3,
+    "colour": 0.1,
+    "setting": 0.1,
+    "season": 0.1,
+    "style": 0.1,
+    "clothes": 0.15,
+}
 
 
 class Blend(NamedTuple):
@@ -140,14 +148,17 @@ def dressing(prompt: Prompt, rng: Random) -> Case:
 
 
 def blended(case: Case) -> Case:
-    """The case with a local blend on what it changes: the thing, or all but the thing."""
-    thing, new = case.source.nouns[0].thing, case.target.nouns[0]
-    if case.stays == OUTSIDE:
-        words = [word for word in (new.thing, new.clothes) if word]
-        return replace(case, blend=Blend(thing, ", ".join(words)))
-    before, after = case.source.setting or "", case.target.setting or ""
-    autumn = ", autumn" if case.target.autumn else ""
-    return replace(case, blend=Blend(before, after + autumn, subtract=thing))
+    """The case with a local blend on what it changes: the thing, or the place without the thing."""
+    noun, new = case.source.nouns[0], case.target.nouns[0]
+    threshold = THRESHOLDS[case.kind]
+    if case.stays == THING:
+        before, after = case.source.setting or "", case.target.setting or ""
+        autumn = ", autumn" if case.target.autumn else ""
+        return replace(case, blend=Blend(before, after + autumn, noun.thing, threshold))
+    colours = (noun.colour, new.colour) if case.kind == "colour" else (None, None)
+    words = ((colours[0], noun.thing), (colours[1], new.thing, new.clothes))
+    named = (", ".join(word for word in side if word) for side in words)
+    return replace(case, blend=Blend(*named, threshold=threshold))
 
 
 EDITS: dict[str, tuple[Callable[[Prompt, Random], Case], tuple[str, ...]]] = {

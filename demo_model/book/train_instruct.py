@@ -37,7 +37,7 @@ class Pairs:
         paths = sorted(self.folder.glob("pairs_*.pt"))
         if not paths:
             raise FileNotFoundError(f"{self.folder} holds no pairs_*.pt; run make_pairs.py first.")
-        shards = [torch.load(path) for path in paths]
+        shards = [torch.load(path, map_location="cpu") for path in paths]
         self.texts: list[str] = [text for shard in shards for text in shard["instructions"]]
         kinds = [kind for shard in shards for kind in shard["kinds"]]
         self.of_kind = [
@@ -88,7 +88,7 @@ class InstructTrainer(Trainer):
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of `save`."""
         super().load(path)
-        self.hold(torch.load(path)["held"])
+        self.hold(torch.load(path, map_location="cpu")["held"])
 
     def save(self, path: Path) -> None:
         """Write everything needed to continue, or to export."""

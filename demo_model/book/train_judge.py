@@ -60,7 +60,7 @@ class Examples:
     def __init__(self, vae: Path, seed: str) -> None:
         self.rng = Random(seed)
         self.autoencoder = build_autoencoder()
-        self.autoencoder.load_state_dict(torch.load(vae)["model"])
+        self.autoencoder.load_state_dict(torch.load(vae, map_location="cpu")["model"])
         self.autoencoder.to(torch.bfloat16).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
