@@ -16,6 +16,7 @@ from devtools.templates_parts import (
     ksampler,
     refine,
     sample_edits,
+    with_app_mode,
     word_swap,
 )
 from devtools.templates_photos import (
@@ -34,7 +35,7 @@ FADER = (-2.0, -1.0, 0.0, 2.0)
 
 
 def templates() -> list[Template]:
-    return [
+    made = [
         first_edit(),
         edit_and_its_parts(),
         fader_of_a_word(),
@@ -50,6 +51,7 @@ def templates() -> list[Template]:
         six_ways_sd15(),
         *model_templates(),
     ]
+    return [with_app_mode(template) for template in made]
 
 
 def first_edit() -> Template:

@@ -6,11 +6,34 @@ from devtools.templates import Link, Template, output
 
 DEMO_SIZE, SD15_SIZE = 128, 512
 SEED = 4
+PROMPTS = ("source_prompt", "target_prompt")
+INSTRUCTION = "Instruction"
+APP_INPUTS = {
+    "P2PEdit": (*PROMPTS, "strength"),
+    "P2PWordSwap": PROMPTS,
+    "P2PRefine": PROMPTS,
+    "P2PReweight": ("words", "scale"),
+    "P2PPromptWeights": ("text",),
+    "LoadImage": ("image",),
+}
+APP_OUTPUTS = ("PreviewImage", "P2PCompare")
 SD15 = "Stable Diffusion 1.5"
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 CHECKPOINT_URL = (
     "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/" + CHECKPOINT
 )
+
+
+def with_app_mode(template: Template) -> Template:
+    """App Mode shows the words and scales of the graph, and its pictures."""
+    for node_id, node in template.awake.items():
+        kind, title = node["class_type"], template.titles.get(node_id)
+        template.app_inputs += [(node_id, name) for name in APP_INPUTS.get(kind, ())]
+        if title == INSTRUCTION:
+            template.app_inputs.append((node_id, "text"))
+        if kind in APP_OUTPUTS:
+            template.app_outputs.append(node_id)
+    return template
 
 
 def demo_model(template: Template, variant: str = "text to image") -> Link:

@@ -6,6 +6,7 @@ from devtools.templates import Link, Template, output
 from devtools.templates_parts import (
     CHECKPOINT,
     CHECKPOINT_URL,
+    INSTRUCTION,
     SD15,
     decode_and_show,
     demo_model,
@@ -150,7 +151,7 @@ def follow(
     template: Template, model: Link, photo: Link, instruction: str, *, steps: int, cfg: float
 ) -> Link:
     """Instruction, conditioning and KSampler; what it makes of the picture."""
-    positive = encoded(template, model, instruction, "Instruction", 2)
+    positive = encoded(template, model, instruction, INSTRUCTION, 2)
     negative = encoded(template, model, "", "Negative (empty)", 2)
     made = template.add(
         2,
