@@ -1,0 +1,1 @@
+"""Random graphs of edits, and what must hold of each of them."""

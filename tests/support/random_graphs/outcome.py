@@ -1,0 +1,201 @@
+"""Runs a random graph: a result that keeps the laws, or one of our sentences?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from companions import COMPANIONS
+from companions.trial import painted, seen
+from host_run import GraphError, Link, run
+from scenes import Edit, Scene, Settings, distance, scene
+from tiny_checkpoints import shared
+from torch import Tensor
+
+from .cases import Blend, Case
+
+RESULT, SENTENCE, HOST, DEFECT = "result", "sentence", "the host's own", "defect"
+TOLERANCE = 1e-4
+NUDGE = 1e-5  # added to a latent, whose noise is of order 10: what rounding may do
+AMPLIFIED = 30  # a difference may be so much larger than what the nudge becomes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    kind: str
+    text: str = ""
+
+
+class Broken(Exception):
+    """A law does not hold."""
+
+
+def outcome(case: Case) -> Outcome:
+    """What becomes of a graph."""
+    graphs = Graphs(case)
+    try:
+        samples, shown = graphs.edited()
+    except GraphError as error:
+        return _failed(graphs, error)
+    try:
+        return graphs.checked(samples, shown)
+    except Broken as broken:
+        return Outcome(DEFECT, str(broken))
+
+
+def _failed(graphs: Graphs, error: GraphError) -> Outcome:
+    text = str(error)
+    if error.is_sentence or "custom_validation_failed" in text:
+        return Outcome(SENTENCE, text)
+    try:
+        graphs.plain(graphs.case.source)
+    except GraphError as plain:
+        if not plain.is_sentence and str(plain).partition(": ")[2] == text.partition(": ")[2]:
+            return Outcome(HOST, text)
+    return Outcome(DEFECT, f"{error.kind} in {error.place}: {text}")
+
+
+class Graphs:
+    """The graphs of one case: with the edit, and without us."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.model, self.clip = shared(case.family)
+        self.inpainting = "inpainting" in case.family
+        self.settings = Settings(
+            case.sampler, case.scheduler, case.steps, case.cfg, denoise=case.denoise,
+            width=case.width, height=case.height, batch=case.batch, negative=case.negative,
+        )  # fmt: skip
+
+    def edited(self) -> tuple[Tensor, Tensor | None]:
+        """Latents of all rows, and the masks of P2P Attention Maps."""
+        s, model = self._scene()
+        inputs: dict[str, Any] = {"model": model, "latent": s.latent}
+        if self.case.inversion:
+            inversion = self._inverted(s, model)
+            inputs |= {"inversion": inversion, "latent": inversion[1]}
+        names = ["edit", *(f"edit_{number}" for number in range(2, 9))]
+        for name, (edit, blend) in zip(names, self.case.edits, strict=False):
+            inputs[name] = _blended(s, edit.build(s.graph, s.clip), blend)
+        control = s.graph.add("P2PAttentionController", **inputs)
+        samples = self._sampled(s, control[0], control[1], control[2])
+        if not self.case.maps:
+            return run(s.graph, samples)["samples"], None
+        maps = s.graph.add(
+            "P2PAttentionMaps", record=control[3], samples=samples, words=self.case.maps
+        )
+        latents, masks = run(s.graph, samples, maps[1])
+        return latents["samples"], masks
+
+    def plain(self, prompt: str, nudge: float = 0.0) -> Tensor:
+        """Latents without us."""
+        s, model = self._scene()
+        latent = s.latent
+        if self.case.inversion:
+            latent = self._inverted(s, model)[1]
+        if nudge:
+            latent = s.graph.call(_nudged(nudge), latent)
+        return run(s.graph, self._sampled(s, model, s.text(prompt), latent))["samples"]
+
+    def checked(self, samples: Tensor, masks: Tensor | None) -> Outcome:
+        case, group = self.case, 1 + len(self.case.edits)
+        expected = case.batch * group
+        if len(samples) != expected:
+            raise Broken(f"{len(samples)} rows, not {expected}")
+        if not bool(samples.isfinite().all()):
+            if not case.inversion and not bool(self.plain(case.source).isfinite().all()):
+                return Outcome(HOST, "not finite without an edit either")
+            raise Broken("not finite")
+        if masks is not None and not bool(masks.isfinite().all()):
+            raise Broken("a mask that is not finite")
+        source = samples[::group]
+        if case.inversion:
+            if not torch.equal(source, photo(case)):
+                raise Broken(f"the photograph does not come back: {distance(source, photo(case))}")
+        else:
+            self._same("source", source, case.source)
+        for number, (edit, blend) in enumerate(case.edits, start=1):
+            self._check_edit(samples[number::group], source, edit, blend)
+        return Outcome(RESULT)
+
+    def _check_edit(self, rows: Tensor, source: Tensor, edit: Edit, blend: Blend | None) -> None:
+        scaled = any(scale != 1 for _, scale in edit.scales)
+        idle = edit.target == edit.source and not scaled and not self.case.inversion
+        if idle and not self._close(rows, source, edit.source):
+            raise Broken(f"the same words change the picture by {distance(rows, source):.1e}")
+        off = edit.cross == 0 and edit.self_ == 0 and not edit.word_windows
+        if off and edit.kind != "reweight" and blend is None and not self.case.inversion:
+            self._same("an edit of no step", rows, edit.target)
+
+    def _same(self, what: str, rows: Tensor, prompt: str) -> None:
+        plain = self.plain(prompt)
+        if not self._close(rows, plain, prompt):
+            raise Broken(f"{what} is {distance(rows, plain):.1e} from the plain picture")
+
+    def _close(self, rows: Tensor, expected: Tensor, prompt: str) -> bool:
+        """Within rounding, as this graph amplifies it."""
+        found = distance(rows, expected)
+        if found <= TOLERANCE:
+            return True
+        nudged = distance(self.plain(prompt, NUDGE), self.plain(prompt))
+        return found <= AMPLIFIED * nudged
+
+    def _scene(self) -> tuple[Scene, Link]:
+        """The scene and the model with its company."""
+        s = scene(self.settings, self.model, self.clip)
+        if self.inpainting and not self.case.inversion:
+            s.latent = painted(s, s.latent)
+            s.latent = s.graph.add("RepeatLatentBatch", samples=s.latent, amount=self.case.batch)
+        if self.case.batch > 1:
+            # The host draws the noise of numbered rows one by one, which differs from all at once
+            # where a row is no multiple of 16 numbers.
+            s.latent = s.graph.call(_numbered, s.latent)
+        model = s.model
+        for name in self.case.company:
+            if (patch := COMPANIONS[name].model) is not None:
+                model = patch(s, model)
+        return s, model
+
+    def _inverted(self, s: Scene, model: Link) -> Link:
+        latent = s.graph.value({"samples": photo(self.case)})
+        levels = {"latent": latent, "steps": self.case.steps, "scheduler": self.case.scheduler}
+        if self.case.inversion == "noise":
+            denoise = self.case.denoise
+            return s.graph.add("P2PNoiseInvert", model=model, seed=5, denoise=denoise, **levels)
+        return s.graph.add(
+            "P2PDDIMInvert", model=model, positive=s.text(self.case.source), **levels
+        )
+
+    def _sampled(self, s: Scene, model: Link, positive: Link, latent: Link) -> Link:
+        negative = s.negative
+        if self.inpainting:
+            positive, negative = seen(s, positive), seen(s, negative)
+        for name in self.case.company:
+            if (texts := COMPANIONS[name].texts) is not None:
+                positive, negative = texts(s, positive, negative)
+        return s.sample(model, positive, latent, negative=negative)
+
+
+def photo(case: Case) -> Tensor:
+    size = (case.batch, 4, case.height // 8, case.width // 8)
+    return torch.randn(size, generator=torch.Generator().manual_seed(9)) * 3
+
+
+def _blended(s: Scene, edit: Link, blend: Blend | None) -> Link:
+    return s.graph.add("P2PLocalBlendMask", edit=edit, **vars(blend)) if blend else edit
+
+
+def _numbered(latent: dict) -> dict:
+    return {**latent, "batch_index": list(range(len(latent["samples"])))}
+
+
+def _nudged(by: float) -> Callable[[dict], dict]:
+    def nudge(latent: dict) -> dict:
+        generator = torch.Generator().manual_seed(4)
+        samples = latent["samples"]
+        noise = torch.randn(samples.shape, generator=generator) * by
+        return {**latent, "samples": samples + noise}
+
+    return nudge
