@@ -29,7 +29,7 @@ class KeepSource(io.ComfyNode):
             "fixed. Another word, scale or blend then evaluates two rows a step instead of four, "
             "and gives the same picture. Says how much memory that takes before anything is "
             "sampled. For SD1, SD2 and SDXL.",
-            search_aliases=["prompt to prompt", "cache source", "faster edits", "re-edit"],
+            search_aliases=["cache source", "faster edits", "re-edit"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that is edited."),
                 io.Latent.Input("latent", tooltip="The latent that is edited: its size counts."),

@@ -142,6 +142,16 @@ class Page:
             [kind, values],
         )
 
+    def set_everywhere(self, **values: Any) -> None:
+        """Widgets' values of all nodes that have them."""
+        self.tab.evaluate(
+            """(values) => {
+                for (const widget of app.graph.nodes.flatMap((node) => node.widgets ?? []))
+                    if (widget.name in values) widget.value = values[widget.name];
+            }""",
+            values,
+        )
+
     def value(self, kind: str, name: str) -> Any:
         return self.tab.evaluate(
             """([kind, name]) => app.graph.nodes.find((node) => node.comfyClass === kind)
