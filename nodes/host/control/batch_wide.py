@@ -19,14 +19,17 @@ BY_MEMBER = ("Mahiro", "TemporalScoreRescaling")  # the classes of post-CFG func
 POST_CFG = "sampler_post_cfg_function"
 
 
-def check_batch_wide(guider: Any) -> None:
-    """ValueError for a node that cannot be given source and edits by themselves."""
+def check_batch_wide(guider: Any, caches: bool) -> None:
+    """ValueError for a node that cannot be given source and edits by themselves.
+
+    caches: whether those that leave steps out are allowed.
+    """
     options = guider.model_options
     cache = options.get("transformer_options", {}).get("easycache")
     named = GUIDERS.get(type(guider).__name__) or GUIDANCE.get(
         _owner(options.get("sampler_cfg_function"))
     )
-    if cache is not None:
+    if cache is not None and not caches:
         _refuse(getattr(cache, "name", "EasyCache"), "which steps to leave out")
     if named:
         _refuse(named, "how strong the negative prompt is")

@@ -51,14 +51,19 @@ def with_control(model: Any, plan: ControlPlan, kind: type[ControlRun]) -> Any:
 def _begin(plan: ControlPlan, kind: type[ControlRun], sampling: Sampling) -> ControlRun:
     found = check_conditionings(sampling.guider.conds, plan)
     check_noise(sampling.noise, plan.group)
-    check_batch_wide(sampling.guider)
+    check_batch_wide(sampling.guider, kind.caches)
     run = kind(plan, sampling, found)
     by_member(sampling.guider.model_options, plan.group)
     return run
 
 
 class ControlRun:
-    """All state of one sampling run, see ``runs.Run``. found: our conditionings and their names."""
+    """All state of one sampling run, see ``runs.Run``. found: our conditionings and their names.
+
+    caches: whether a cache may leave calls out; it decides so for source and edits together.
+    """
+
+    caches = False
 
     def __init__(
         self, plan: ControlPlan, sampling: Sampling, found: Sequence[tuple[str, dict]]

@@ -26,6 +26,8 @@ from .word_maps import MappedRow, WordMaps
 class TransformerRun(ControlRun):
     """All state of one run, see ``runs.Run``; the layout is found at the first call."""
 
+    caches = True  # few-step models are run with them
+
     def __init__(
         self, plan: ControlPlan, sampling: Sampling, found: Sequence[tuple[str, dict]]
     ) -> None:
