@@ -313,7 +313,7 @@ def test_it_speaks_chinese(url: str, chromium: Any) -> None:
         load_graph(page, swap_graph())
         page.mode("P2PAttentionController", BYPASSED)
         page.press_run()
-        page.tab.locator(".p-toast-detail", has_text="已被绕过，无法传递它的 positive").wait_for()
+        page.tab.locator(".p-toast-detail", has_text="已被绕过，无法传递它的 正面条件").wait_for()
 
 
 def test_both_languages_have_every_text() -> None:

@@ -64,3 +64,6 @@ const style = make("link");
 style.rel = "stylesheet";
 style.href = new URL("./p2p.css", import.meta.url);
 document.head.append(style);
+
+/** A socket's name in the page's language. */
+export const nameOf = (slot) => slot.label ?? slot.localized_name ?? slot.name;

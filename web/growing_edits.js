@@ -20,8 +20,9 @@ function trim(node) {
 
 /** A socket behind the edit before it; wires to those behind it follow. */
 function insert(node, number) {
-    const shape = node.inputs.find((input) => input.name === FIRST)?.shape;
-    node.addInput(nameOf(number), "P2P_EDIT", { shape });
+    const first = node.inputs.find((input) => input.name === FIRST);
+    const localized_name = `${first?.localized_name ?? FIRST}_${number}`; // as the host names it in locales/
+    node.addInput(nameOf(number), "P2P_EDIT", { shape: first?.shape, localized_name });
     const [added] = node.inputs.splice(-1, 1);
     const at = node.inputs.findIndex((input) => input.name === nameOf(number - 1)) + 1;
     node.inputs.splice(at, 0, added);

@@ -3,7 +3,7 @@
 // The server would tell it of another node ("KSampler: required input is missing").
 
 import { app } from "../../scripts/app.js";
-import { ACTIVE, BYPASSED, MUTED, behind, isOurs } from "./graph.js";
+import { ACTIVE, BYPASSED, MUTED, behind, isOurs, nameOf } from "./graph.js";
 import { say } from "./texts.js";
 
 const OPTIONAL = 7; // how the page draws the socket of an optional input
@@ -40,14 +40,14 @@ function complaint(node) {
     const names = { node: node.title };
     const lost = wires.filter(({ passed }) => !passed);
     if (lost.length) {
-        const outputs = [...new Set(lost.map(({ output }) => output.name))].join(", ");
+        const outputs = [...new Set(lost.map(({ output }) => nameOf(output)))].join(", ");
         const muted = node.mode === MUTED, has = node.inputs.some((input) => input.name === "positive");
         return say(muted ? "muted" : has ? "bypassed" : "bypassedOther", { ...names, outputs, target: lost[0].target.title });
     }
     if (wires.some(({ output }) => output.name === "latent") && node.inputs.some((i) => i.name === "inversion" && i.link != null))
         return say("noisy", names);
     const wrong = wires.find(({ output, passed }) => ["negative", "uncond"].includes(output.name) && passed.name !== output.name);
-    if (wrong) return say("other", { ...names, input: wrong.passed.name, outputs: wrong.output.name });
+    if (wrong) return say("other", { ...names, input: nameOf(wrong.passed), outputs: nameOf(wrong.output) });
 }
 
 app.registerExtension({

@@ -64,12 +64,12 @@ const TEXTS = {
         slide: "源图 ◂ ▸ 编辑",
         failed: "{node} 已停止",
         bypassed:
-            "{node} 已被绕过，无法传递它的 {outputs}。请把该提示词的 CLIPTextEncode 接到它的 positive，" +
-            "或者改为关闭它的 enabled。",
+            "{node} 已被绕过，无法传递它的 {outputs}。请把该提示词的 CLIPTextEncode 接到它的“正面条件”，" +
+            "或者改为关闭它的“启用”。",
         bypassedOther: "{node} 已被绕过，没有可作为 {outputs} 传递的内容。请同时绕过其后的节点，或重新启用它。",
         muted: "{node} 已被禁用，因此 {target} 得不到 {outputs}。请改用绕过（Ctrl+B），或同时禁用其后的节点。",
         noisy:
-            "{node} 已被绕过，但它的 latent 来自反演，带有噪声，采样器无法从中还原照片。请改为关闭它的 enabled。",
+            "{node} 已被绕过，但它的 Latent 来自反演，带有噪波，采样器无法从中还原照片。请改为关闭它的“启用”。",
         other: "{node} 已被绕过，会把它的 {input} 当作 {outputs} 传递。请同时绕过其后的节点，或用别的方式连接 {outputs}。",
     },
 };
