@@ -89,8 +89,8 @@ def load_graph(page: Page, graph: Json) -> None:
 
 
 def swap_graph(**swap: Any) -> Json:
-    """P2P Word Swap to a sampler."""
-    prompts = {"source_prompt": SOURCE, "target_prompt": TARGET}
+    """P2P Word Swap to a sampler. The page keeps what the graph before had, unless it is given."""
+    prompts = {"source_prompt": SOURCE, "target_prompt": TARGET, "word_windows": ""}
     return {
         "1": node("P2PDemoModel"),
         "2": node("P2PWordSwap", clip=["1", 1], **{**prompts, **swap}),
