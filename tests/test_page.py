@@ -311,6 +311,12 @@ def test_the_first_node_that_a_search_finds(page: Page) -> None:
 def test_it_speaks_chinese(url: str, chromium: Any) -> None:
     with browser.opened(chromium, url, language="zh") as page:
         load_graph(page, swap_graph())
+        page.wire("P2PWordSwap", 0, "P2PAttentionController", "edit_2")
+        names = page.tab.evaluate(
+            "() => app.graph.nodes.find((node) => node.comfyClass === 'P2PAttentionController')"
+            ".inputs.map((input) => input.localized_name)"
+        )
+        assert names[:5] == ["模型", "Latent", "编辑", "编辑_2", "编辑_3"]  # the last one grew
         page.mode("P2PAttentionController", BYPASSED)
         page.press_run()
         page.tab.locator(".p-toast-detail", has_text="已被绕过，无法传递它的 正面条件").wait_for()
