@@ -134,3 +134,22 @@ def test_maps_are_collected_where_a_node_reads_them(
     with counted() as rows:
         sheets, mask = host.run(s.graph, maps, maps[1])
     assert len(rows) == 10 and float(mask.max()) > 0.9 and sheets.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("cross", "self_", "inside"), [(0.8, 0.4, 4), (0.75, 0.25, 3), (0.5, 0.5, 2), (0.2, 0.0, 1)]
+)
+def test_windows_of_a_run_of_four_steps(cross: float, self_: float, inside: int) -> None:
+    """As LCM and turbo models are sampled: a step is inside while the share before it is."""
+    s, host = scene(TEN_STEPS.but(sampler_name="lcm", steps=4, cfg=1.0)), Host()
+    edit = Edit("swap", SWAP.target, cross=cross, self_=self_)
+    kept = s.graph.add("P2PKeepSource", model=s.model, latent=s.latent, keep="light", steps=4)
+    control = s.control(edit, kept_source=kept, **UNREAD)
+    other = s.control(Edit("swap", "a dog", cross=cross, self_=self_), kept_source=kept, **UNREAD)
+    alone = s.sample(s.model, s.text(SOURCE), s.latent)
+    out = host.run(s.graph, s.sample(control, control[1], control[2]))["samples"]
+    with counted() as rows:
+        host.run(s.graph, s.sample(other, other[1], other[2]))
+    assert rows == [2] * inside + [1] * (4 - inside)
+    assert distance(out[:1], host.run(s.graph, alone)["samples"]) < 1e-4
+    assert distance(out[1], out[0]) > 1e-2
