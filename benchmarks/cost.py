@@ -39,6 +39,7 @@ from cost_models import DIFFUSERS, PIXELS, Subject, subject, use_host  # noqa: E
 
 SOURCE = "a photo of a red cat that sits on a green mat"
 TARGET = "a photo of a blue dog that sits on a green mat"
+CHUNKS = (3, 4, 5)  # of the long prompts: 75 tokens each, of which a detail takes two
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CFG, SEED = 7.5, 1
 Sample = Callable[[], Tensor]
@@ -103,8 +104,31 @@ class Runs:
         return {
             "plain": partial(self.sample, self.on.model, unmarked, rows),
             **{name: partial(self.sample, *made[:3]) for name, made in controlled.items()},
+            **self.long_prompts(),
             "explicit maps": partial(self.sample, self._explicit(), unmarked, rows),
             **self._peers(),
+        }
+
+    def long_prompts(self) -> dict[str, Sample]:
+        """Two edits whose prompts have other numbers of chunks, and as many rows of the longest."""
+        source, *targets = (
+            text + ", detailed" * (36 * (count - 1) + 5)
+            for text, count in zip((SOURCE, TARGET, TARGET), CHUNKS, strict=True)
+        )
+        edits = [
+            self.pack.node(
+                "P2PWordSwap", clip=self.on.clip, source_prompt=source, target_prompt=target
+            )[0]
+            for target in targets
+        ]
+        made = self.control(edits[0], self.latent, edit_2=edits[1])
+        longest = self.pack.text(self.on.clip, targets[-1])
+        shown = ", ".join(map(str, CHUNKS))
+        return {
+            f"plain, 3 rows of {CHUNKS[-1]} chunks": partial(
+                self.sample, self.on.model, longest, made[2]
+            ),
+            f"2 edits, prompts of {shown} chunks": partial(self.sample, *made[:3]),
         }
 
     def kept(self) -> dict[str, Any]:
