@@ -93,7 +93,7 @@ def follow_instruction_demo() -> Template:
         "08 Follow an instruction",
         "**Follow an instruction.** The picture (here painted by the demo model; put *Load Image* "
         "in its place) is changed as the instruction says: 'make it yellow', 'put it in the snow', "
-        "'turn it into a teapot', 'make it a pencil drawing'.\n\n"
+        "'turn it into a teapot', 'turn it into a mushroom'.\n\n"
         "The sampler's *cfg* says how strictly the text is followed, *image_cfg* how closely the "
         "picture is kept.",
         ("the given picture", "“make it blue”"),
