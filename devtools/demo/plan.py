@@ -26,7 +26,7 @@ PHOTOGRAPH_TARGET = "a blue car on the beach"
 PHOTOGRAPH_STEPS = 50
 INSTRUCTIONS = (
     "make it blue",
-    "turn it into a mushroom",
+    "paint it yellow",
     "put it in the snow",
     "put it in the city",
 )
