@@ -63,10 +63,9 @@ class Runs:
 
     def __init__(self, pack: Any, on: Subject, pixels: int, steps: int) -> None:
         self.pack, self.on, self.steps = pack, on, steps
-        side = pixels // 8
-        self.latent = {"samples": torch.zeros(1, 4, side, side)}
-        generator = torch.Generator().manual_seed(3)
-        self.photo = {"samples": torch.randn(1, 4, side, side, generator=generator)}
+        shape = (1, on.model.model.latent_format.latent_channels, pixels // 8, pixels // 8)
+        self.latent = {"samples": torch.zeros(shape)}
+        self.photo = {"samples": torch.randn(shape, generator=torch.Generator().manual_seed(3))}
         self.negative = pack.text(on.clip, "")
         self.plain = self.control(self.edit(), self.latent)
         self.networks = [on.model.model.diffusion_model]
@@ -91,7 +90,9 @@ class Runs:
             start_blend=0.0,
         )[0]  # fmt: skip
         levels = {"steps": self.steps, "scheduler": "normal"}
-        inverted = self.pack.node("P2PNoiseInvert", latent=self.photo, seed=1, **levels)[0]
+        inverted = self.pack.node(
+            "P2PNoiseInvert", model=self.on.model, latent=self.photo, seed=1, **levels
+        )[0]
         photo = partial(self.control, latent=self.photo, inversion=inverted)
         over = self.edit(cross_replace_steps=0.0, self_replace_steps=0.0)
         controlled = {
