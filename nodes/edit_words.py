@@ -149,7 +149,7 @@ def shown(node: type[io.ComfyNode], edit: Edit, note: str | None = None) -> io.N
     return io.NodeOutput(edit, ui={"p2p_alignment": [table]})  # the page draws it, as chips
 
 
-def share_input(name: str, default: float, tooltip: str) -> io.Input:
+def share_input(name: str, default: float, tooltip: str, advanced: bool = False) -> io.Input:
     return io.Float.Input(
         name,
         default=default,
@@ -158,6 +158,7 @@ def share_input(name: str, default: float, tooltip: str) -> io.Input:
         step=0.05,
         round=False,
         optional=True,
+        advanced=advanced,
         tooltip=tooltip,
     )
 

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..p2p_core.schedule import checked_window
 from .attention_controller import passed_positive
+from .edit_words import share_input
 from .first_prompts import WEIGHTED
 from .host.weights.wiring import WeightSettings, parse_blocks, prompt_weights
 
@@ -55,8 +56,10 @@ class PromptWeights(io.ComfyNode):
                     tooltip="Scales the distance of all weights from 1: 0 turns them off, 2 makes "
                     "1.5 count as 2.",
                 ),
-                _share("start", 0.0, "Share of the steps at which the weights begin to act."),
-                _share("end", 1.0, "Share of the steps from which they act no more."),
+                share_input(
+                    "start", 0.0, "Share of the steps at which the weights begin to act.", True
+                ),
+                share_input("end", 1.0, "Share of the steps from which they act no more.", True),
                 io.String.Input(
                     "blocks",
                     default="",
@@ -117,20 +120,6 @@ class PromptWeights(io.ComfyNode):
             image_only=queries == IMAGE,
         )
         return io.NodeOutput(*prompt_weights(model, clip, text, settings))
-
-
-def _share(name: str, default: float, tooltip: str) -> io.Input:
-    return io.Float.Input(
-        name,
-        default=default,
-        min=0.0,
-        max=1.0,
-        step=0.05,
-        round=False,
-        optional=True,
-        advanced=True,
-        tooltip=tooltip,
-    )
 
 
 NODES = [PromptWeights]

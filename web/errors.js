@@ -4,7 +4,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { addElement, isOurs, make } from "./graph.js";
+import { addElement, isOurs, make, onQueue } from "./graph.js";
 import { say } from "./texts.js";
 
 const FOLDER = decodeURIComponent(new URL(".", import.meta.url).pathname.split("/").at(-2));
@@ -65,14 +65,10 @@ function lookForErrors(tries = TRIES) {
 app.registerExtension({
     name: "p2p.errors",
     nodeCreated(node) {
-        const [widget] = isOurs(node) ? node.widgets ?? [] : [];
-        if (!widget) return;
-        const before = widget.beforeQueued;
-        widget.beforeQueued = function (...args) {
-            before?.apply(this, args);
+        onQueue(node, () => {
             clearAll();
             clearTimeout(looking);
             looking = setTimeout(lookForErrors, WAIT);
-        };
+        });
     },
 });

@@ -31,6 +31,17 @@ export function setWidget(node, widget, value) {
     node.graph?.change?.();
 }
 
+/** Do something when a node of ours is about to be queued; an error keeps the graph back and is shown. */
+export function onQueue(node, act) {
+    const [widget] = isOurs(node) ? node.widgets ?? [] : [];
+    if (!widget) return;
+    const before = widget.beforeQueued;
+    widget.beforeQueued = function (...args) {
+        before?.apply(this, args);
+        act();
+    };
+}
+
 /** A widget that draws an element; the workflow does not keep it, and the server never sees it. */
 export function addElement(node, name, element, height) {
     const widget = node.addDOMWidget(name, name, element, {

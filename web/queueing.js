@@ -3,7 +3,7 @@
 // The server would tell it of another node ("KSampler: required input is missing").
 
 import { app } from "../../scripts/app.js";
-import { ACTIVE, BYPASSED, MUTED, behind, isOurs, nameOf } from "./graph.js";
+import { ACTIVE, BYPASSED, MUTED, behind, isOurs, nameOf, onQueue } from "./graph.js";
 import { say } from "./texts.js";
 
 const OPTIONAL = 7; // how the page draws the socket of an optional input
@@ -53,13 +53,9 @@ function complaint(node) {
 app.registerExtension({
     name: "p2p.queueing",
     nodeCreated(node) {
-        const [widget] = isOurs(node) ? node.widgets ?? [] : [];
-        if (!widget) return;
-        const before = widget.beforeQueued;
-        widget.beforeQueued = function (...args) {
-            before?.apply(this, args);
+        onQueue(node, () => {
             const said = complaint(node);
             if (said) throw new Error(said); // the page shows it, and queues nothing
-        };
+        });
     },
 });

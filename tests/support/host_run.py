@@ -44,7 +44,7 @@ class GraphError(Exception):
     """A node failed or the graph is not valid; the text is what the user would read.
 
     kind: the exception's type. place: the file that raised it. Both are empty for a graph that is
-    not valid.
+    not valid by the host's own rules.
     """
 
     def __init__(self, text: str, kind: str = "", place: str = "") -> None:
@@ -200,7 +200,7 @@ class Host:
             execution.validate_prompt(run_id, prompt, None)
         )
         if not valid or node_errors:
-            raise GraphError(f"{error} {node_errors}")
+            raise GraphError(f"{error} {node_errors}", *_raised_by_validation(node_errors))
         self.executor.execute(prompt, run_id, {}, outputs)
         for event, data in self.executor.status_messages:
             if event == "execution_error":
@@ -208,6 +208,15 @@ class Host:
                 raise GraphError(text, data["exception_type"], _place(data["traceback"]))
             if event == "execution_interrupted":
                 raise Interrupted(data["node_type"])
+
+
+def _raised_by_validation(node_errors: dict[str, Any]) -> tuple[str, str]:
+    """Kind and place of what a node's own validation raised; nothing if none did."""
+    errors = [error["extra_info"] for node in node_errors.values() for error in node["errors"]]
+    for error in errors:
+        if "traceback" in error:
+            return error["exception_type"], _place(error["traceback"])
+    return "", ""
 
 
 def _place(traceback: Sequence[str]) -> str:

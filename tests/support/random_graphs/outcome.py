@@ -47,7 +47,7 @@ def outcome(case: Case) -> Outcome:
 
 def _failed(graphs: Graphs, error: GraphError) -> Outcome:
     text = str(error)
-    if error.is_sentence or "custom_validation_failed" in text:
+    if error.is_sentence:
         return Outcome(SENTENCE, text)
     try:
         graphs.plain(graphs.case.source)
