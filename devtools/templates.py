@@ -22,6 +22,7 @@ TITLE, SLOT, LINE, TEXT = 30, 20, 24, 76  # heights
 GAP_X, GAP_Y = 60, 85  # the page's other way of drawing ("Nodes 2.0") makes nodes higher
 WIDTHS = {"P2PDemoModel": 260, "PreviewImage": 440, "VAEDecode": 200, "MaskToImage": 290}
 PICTURE = {"PreviewImage": 230}  # space for pictures below the sockets
+TALLEST = 2000  # a column of nodes
 NOTE_LETTERS, NOTE_LINE = 42, 22  # of a line, and its height
 
 
@@ -223,12 +224,18 @@ def connect(nodes: list[Json], graph: Json) -> list[list[Any]]:
 
 
 def place_in_columns(nodes: list[Json], columns: Mapping[str, int]) -> None:
-    """Columns from left to right, nodes from top to bottom, without overlaps."""
+    """Columns from left to right, nodes from top to bottom, without overlaps.
+
+    A column that would be taller than TALLEST goes on beside itself, so that a large graph fits
+    the screen.
+    """
     x = 0
     for column in range(1 + max(columns.values())):
-        inside = [node for node in nodes if columns[str(node["id"])] == column]
-        y = 0
-        for node in inside:
+        y = width = 0
+        for node in (node for node in nodes if columns[str(node["id"])] == column):
+            if y and y + node["size"][1] > TALLEST:
+                x, y, width = x + width, 0, 0
             node["pos"] = [x, y]
             y += node["size"][1] + TITLE + GAP_Y
-        x += max((node["size"][0] + GAP_X for node in inside), default=0)
+            width = max(width, node["size"][0] + GAP_X)
+        x += width
