@@ -15,6 +15,7 @@ NAMES = [
     "PerpNegGuider", "HyperTile", "Token Merging", "two image prompts", "regions by rows (couple)",
     "negated columns (NegPiP)", "three ControlNets with ranges", "a LoRA by hook on the positive",
     "tiles stacked", "tiles interleaved", "devices of three rows", "EasyCache", "LazyCache",
+    "TorchCompileModel",
 ]  # fmt: skip
 
 

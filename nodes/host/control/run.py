@@ -217,7 +217,7 @@ class ControlRun:
         self.acted = True
         out = shortened.evaluate(executor)
         patches.check()
-        self.reached |= patches.reached
+        self.reached |= patches.reached.keys()
         if maps is not None and recorder is not None:
             recorder.maps(maps.sources(call, group))
         if maps is not None and kept is not None and kept.maps is not None:

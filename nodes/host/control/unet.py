@@ -49,8 +49,10 @@ class UNetControl:
         self.call, self.layers, self.maps = call, layers, maps
         self.kept, self.recorder = kept, recorder
         self.self_attention_limit = self_attention_limit
-        self.reached: set[Layer] = set()
-        self._self_reached: set[Layer] = set()
+        # The keys are what counts: a compiled network that breaks its graph at the attention loses
+        # what is added to a set.
+        self.reached: dict[Layer, bool] = {}
+        self._self_reached: dict[Layer, bool] = {}
         self._neighbours: list[Callable] = []
 
     def install(self, options: dict) -> None:
@@ -69,13 +71,13 @@ class UNetControl:
 
     def check(self) -> None:
         """ValueError if a layer's self-attention escaped us; to be called after the call."""
-        missed = self.reached - self._self_reached
+        missed = self.reached.keys() - self._self_reached.keys()
         if missed and self.call.self_pairs is not None:
             raise missed_layers(sorted(missed), len(self.layers), "self-attention")
 
     def _attn1(self, n: Tensor, context: Tensor, value: Tensor, extra: dict) -> tuple:
         """Before projection: queries and keys of the edited rows become the source's."""
-        self._self_reached.add(_layer(extra))
+        self._self_reached[_layer(extra)] = True
         pairs = self.call.self_pairs
         if n.shape[1] > self.self_attention_limit:
             return n, context, value
@@ -98,7 +100,7 @@ class UNetControl:
         self, previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra: dict
     ) -> Tensor:
         """Instead of the layer's own attention, or around another pack's replacement."""
-        self.reached.add(_layer(extra))
+        self.reached[_layer(extra)] = True
         self._check_rows(q, extra)
         self._check_columns(k, extra)
         if self.recorder is not None:

@@ -56,7 +56,7 @@ class JointWeights:
         self.numbers = {index: number for number, index in enumerate(layout.reading)}
         self.previous: Callable | None = None
         self.follower = Follower(layout)
-        self.reached: set[int] = set()
+        self.reached: dict[int, bool] = {}  # see UNetControl
 
     def install(self, options: dict) -> None:
         """Take the override's place in a call's own options, keeping the one that is there."""
@@ -83,7 +83,7 @@ class JointWeights:
                 f"{len(k)}, so the prompt with weights cannot be told from others there. Remove "
                 "that node."
             )
-        self.reached.add(number)
+        self.reached[number] = True
         given = arguments(args, kwargs)
         return self._weighted(partial(_attend, attend, given), q, k, v, given, index)
 

@@ -28,7 +28,7 @@ class UNetWeights:
     ) -> None:
         self.plan, self.layers, self.rows = plan, layers, rows
         self.batch, self.columns = batch, columns
-        self.reached: set[int] = set()
+        self.reached: dict[int, bool] = {}  # see UNetControl
         self._words: dict[int, Weighted] = {}
 
     def install(self, options: dict) -> None:
@@ -49,7 +49,7 @@ class UNetWeights:
     def _attn2(
         self, number: int, previous: Callable | None, q: Tensor, k: Tensor, v: Tensor, extra: dict
     ) -> Tensor:
-        self.reached.add(number)
+        self.reached[number] = True
         if len(v) != self.batch:
             raise ValueError(
                 f"Another node changed the rows of the model's cross-attention from {self.batch} "
