@@ -39,7 +39,9 @@ from torch import Tensor
 from p2p_core.inversion import Denoise, ddim_step
 from p2p_core.null_text import DenoiseUnder, NullEmbeddings, OnStep, Settings, guided
 
-ALGORITHM_1, OURS, NEGATIVE, DIRECT = "Algorithm 1", "null-text", "negative-prompt", "direct"
+METHODS = ALGORITHM_1, OURS, NEGATIVE, DIRECT = (
+    "Algorithm 1", "null-text", "negative-prompt", "direct"
+)  # fmt: skip
 
 
 def algorithm_1(
@@ -227,6 +229,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cfg", type=float, default=7.5)
     parser.add_argument("--inner-steps", type=int, default=10)
     parser.add_argument("--sampler", default="euler", help="of reconstruction and edit")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounding", action="store_true", help="compare one thread with two")
     return parser.parse_args()
@@ -241,7 +244,7 @@ def main() -> None:
     if options.rounding:
         console.print(rounding_table(bench, work))
         return
-    results: dict[str, list[Result]] = {name: [] for name in (ALGORITHM_1, OURS, NEGATIVE, DIRECT)}
+    results: dict[str, list[Result]] = {name: [] for name in options.methods}
     for case, picture in track(work, console=Console(stderr=True)):
         bench.photographs.inversions.clear()
         latent = bench.studio.encoded(picture)

@@ -49,10 +49,16 @@ def cropped(inputs: dict, spot: tuple, size: torch.Size) -> dict:
 
 def spots(x: Tensor) -> Iterator[tuple]:
     """Overlapping tiles that cover the latent, as MultiDiffusion's (arXiv:2302.08113)."""
-    height, width = x.shape[-2:]
-    for top in range(0, height - TILE + 1, STEP):
-        for left in range(0, width - TILE + 1, STEP):
+    tops, lefts = map(_starts, x.shape[-2:])
+    for top in tops:
+        for left in lefts:
             yield ..., slice(top, top + TILE), slice(left, left + TILE)
+
+
+def _starts(size: int) -> list[int]:
+    """Where tiles begin along an axis: every STEP, the last one at the very edge."""
+    last = max(size - TILE, 0)
+    return [*range(0, last, STEP), last]
 
 
 def averaged(x: Tensor, tiles: list[Tensor]) -> Tensor:

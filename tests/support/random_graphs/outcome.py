@@ -17,7 +17,7 @@ from torch import Tensor
 from .cases import Blend, Case
 
 RESULT, SENTENCE, HOST, DEFECT = "result", "sentence", "the host's own", "defect"
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # and what a companion grants
 NUDGE = 1e-5  # added to a latent, whose noise is of order 10: what rounding may do
 AMPLIFIED = 30  # a difference may be so much larger than what the nudge becomes
 
@@ -105,7 +105,7 @@ class Graphs:
         if len(samples) != expected:
             raise Broken(f"{len(samples)} rows, not {expected}")
         if not bool(samples.isfinite().all()):
-            if not case.inversion and not bool(self.plain(case.source).isfinite().all()):
+            if not bool(self.plain(case.source).isfinite().all()):
                 return Outcome(HOST, "not finite without an edit either")
             raise Broken("not finite")
         if masks is not None and not bool(masks.isfinite().all()):
@@ -137,7 +137,8 @@ class Graphs:
     def _close(self, rows: Tensor, expected: Tensor, prompt: str) -> bool:
         """Within rounding, as this graph amplifies it."""
         found = distance(rows, expected)
-        if found <= TOLERANCE:
+        tolerances = (COMPANIONS[name].tolerance for name in self.case.company)
+        if found <= max(tolerances, default=TOLERANCE):
             return True
         nudged = distance(self.plain(prompt, NUDGE), self.plain(prompt))
         return found <= AMPLIFIED * nudged
