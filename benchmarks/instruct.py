@@ -3,12 +3,12 @@
     python dev.py python -- benchmarks/instruct.py --count 200
 
 Photographs are painted for this benchmark; what an instruction makes of them is a combination of
-thing, colour and place that training never showed (where clothes, season or style come: in new
+thing, colour and place that training never showed (where clothes or a season come: in new
 company). Columns:
 
 - success: the judge finds what the instruction asks for, and nothing else changed;
 - kept: against the photograph, what should stay: the picture outside the things before and after,
-  or the thing itself where the place, the season or the style changes;
+  or the thing itself where the place or the season changes;
 - structure: overlap (IoU) of the thing's region before and after.
 
 `--curve` measures other photographs and instructions at every pair of scales, to choose by.

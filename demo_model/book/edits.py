@@ -21,7 +21,6 @@ SHARES = {  # of cross- and self-attention, chosen with benchmarks/shares.py
     "colour": (0.8, 0.6),
     "setting": (0.6, 0.4),
     "season": (0.6, 0.8),
-    "style": (0.6, 0.4),
     "clothes": (0.8, 0.6),
 }
 THRESHOLDS = {  # of the local blend, chosen likewise
@@ -29,7 +28,6 @@ THRESHOLDS = {  # of the local blend, chosen likewise
     "colour": 0.1,
     "setting": 0.1,
     "season": 0.1,
-    "style": 0.1,
     "clothes": 0.15,
 }
 
@@ -113,7 +111,7 @@ def adds_words(case: Case) -> bool:
 
 def case_of(kind: str, source: Prompt, target: Prompt) -> Case:
     """An edit of a kind, with the shares that fit it."""
-    stays = THING if kind in ("setting", "season", "style") else OUTSIDE
+    stays = THING if kind in ("setting", "season") else OUTSIDE
     return Case(kind, source, target, *SHARES[kind], stays)
 
 

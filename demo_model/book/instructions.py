@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
-from book.edits import Case, case_of, colour_swap, dressing, season, setting_swap, thing_swap
+from book.edits import Case, colour_swap, dressing, season, setting_swap, thing_swap
 from book.things import COLOURS, DRESSED, DYED, KINDS
 from book.world import AUTUMNAL, SETTINGS, Noun, Prompt, caption_words, is_held_out
 
@@ -15,7 +15,6 @@ PHRASES = {
     "setting": ("put it {new}", "put the {thing} {new}"),
     "season": ("make it autumn", "turn it into autumn"),
     "clothes": ("put {a} {new} on it", "put {a} {new} on the {thing}", "add {a} {new}"),
-    "style": ("make it a pencil drawing", "turn it into a pencil drawing"),
 }
 KIND_NAMES = tuple(PHRASES)
 EXTRA_WORDS = {"turn", "it", "into", "make", "the", "paint", "put", "add", "autumn", "a", "an"}
@@ -34,18 +33,12 @@ def instruction_words() -> list[str]:
     return sorted({*caption_words(), *EXTRA_WORDS})
 
 
-def style(prompt: Prompt, _rng: Random) -> Case:
-    """A pencil drawing of the same."""
-    return case_of("style", prompt, replace(prompt, pencil=True))
-
-
 MAKERS = {
     "thing": thing_swap,
     "colour": colour_swap,
     "setting": setting_swap,
     "season": season,
     "clothes": dressing,
-    "style": style,
 }
 
 
@@ -82,7 +75,7 @@ def sample_instruction(rng: Random, kind: str, held_out: bool) -> Instruction:
     """A random instruction of a kind; with held_out its target is one that training never shows."""
     while True:
         case = MAKERS[kind](sample_source(rng, kind, held_out), rng)
-        if is_new(case.target) == held_out or (held_out and kind in ("season", "style", "clothes")):
+        if is_new(case.target) == held_out or (held_out and kind in ("season", "clothes")):
             break
     new = _new_word(kind, case.target)
     article = "an" if new[:1] in tuple("aeiou") else "a"
