@@ -9,7 +9,8 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from families.watching import pack
-from host_run import GraphError, Host, Link, run
+from host_run import GraphError, Host, Interrupted, Link, run
+from model_state import Disturbance, cancel, fail
 from row_count import counted
 from scenes import SOURCE, Edit, Scene, Settings, distance, scene
 from tiny_model import UNET, TinySD15, shared_unet
@@ -256,6 +257,23 @@ def test_company_that_may_count_rows(caplog: pytest.LogCaptureFixture) -> None:
     assert any("Nothing could be kept" in text for text in caplog.messages)
     rows, error = compared(s, kept, OTHERS[0], host=host)
     assert set(rows) == {4} and error == 0
+
+
+@pytest.mark.parametrize("how", ["error", "cancel"])
+def test_a_run_that_ends_early_keeps_nothing(how: str) -> None:
+    """While its source is kept, and while an edit follows it: the next runs are as if it was not."""
+    action, error = {"error": (fail, GraphError), "cancel": (cancel, Interrupted)}[how]
+    trouble = Disturbance(0, action)  # the same model in all runs, so that the source stays its own
+    model = shared_unet().clone()
+    model.set_model_unet_function_wrapper(trouble)
+    s, host = scene(TEN_STEPS, model=model), Host()
+    kept = keep(s)
+    for edit, rows in ((FIRST, 4), (OTHERS[0], 2)):
+        trouble.left = 3
+        with pytest.raises(error):
+            host.run(s.graph, sampled(s, edit, kept=kept))
+        found, off = compared(s, kept, edit, host=host)
+        assert set(found) == {rows} and off <= TOLERANCE
 
 
 def test_the_size_is_told_before_it_is_made() -> None:
