@@ -261,7 +261,7 @@ def test_company_that_may_count_rows(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("how", ["error", "cancel"])
 def test_a_run_that_ends_early_keeps_nothing(how: str) -> None:
-    """While its source is kept, and while an edit follows it: the next runs are as if it was not."""
+    """Neither while its source is kept nor while an edit follows it: the next runs are as ever."""
     action, error = {"error": (fail, GraphError), "cancel": (cancel, Interrupted)}[how]
     trouble = Disturbance(0, action)  # the same model in all runs, so that the source stays its own
     model = shared_unet().clone()
