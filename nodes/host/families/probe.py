@@ -1,15 +1,15 @@
 """Finding out where text and image stand in a transformer's attention, by watching it.
 
-Passes of one row over a small latent, with zeroed attention (see trace.py): as it is; with one half
-of the conditioning's columns replaced; with the other half; with the latent replaced; with one
-patch of it replaced; with reference pictures replaced, if there are any. What moved says what
-stands where, and which column: a random half of the columns is unlike any shifted or turned copy of
-itself.
+One pass over a small latent, with zeroed attention (see trace.py). Its rows: the inputs as they are;
+with one half of the conditioning's columns replaced; with the other half; with the latent replaced;
+with one part of it replaced; with reference pictures replaced, if there are any. What moved says
+what stands where, and which column: a random half of the columns is unlike any shifted or turned
+copy of itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -54,26 +54,8 @@ def _image_positions(layout: Layout) -> int:
 
 def _probed(apply: Callable[..., Tensor], inputs: Inputs, options: dict, family: str) -> Layout:
     half = pattern(inputs.text.shape[1])
-    generator = torch.Generator().manual_seed(1)
-    latent = replaced_latent(inputs.x, generator)
-    corner = inputs.x.clone()
-    edge = inputs.size[0] // 2
-    corner[..., :edge, edge:] = latent[..., :edge, edge:]
-    passes = [
-        inputs,
-        replace(inputs, text=replaced_text(inputs.text, half, generator)),
-        replace(inputs, text=replaced_text(inputs.text, ~half, generator)),
-        replace(inputs, x=latent),
-        replace(inputs, x=corner),
-    ]
-    if inputs.references:
-        others = [replaced_latent(one, generator) for one in inputs.references]
-        passes.append(inputs.with_references(others))
-    plain, *moved = [_watch(apply, one, options, family) for one in passes]
-    if len({len(watched) for watched in (plain, *moved)}) > 1:
-        raise uncertain(family, len(plain), "the number of calls depends on the prompt")
     calls, corners = [], []
-    for index, watched in enumerate(zip(plain, *moved, strict=True)):
+    for index, watched in enumerate(_watch(apply, _trial(inputs, half), options, family)):
         call, corner_moved = _call(index, watched, half, inputs.x, family)
         calls.append(call)
         corners.append(corner_moved)
@@ -81,34 +63,54 @@ def _probed(apply: Callable[..., Tensor], inputs: Inputs, options: dict, family:
     return Layout(tuple(calls), inputs.text.shape[1], inputs.size, raster)
 
 
+def _trial(inputs: Inputs, half: Tensor) -> Inputs:
+    """The rows of a trial: plain, first half, second half, latent, a part of it, references."""
+    generator = torch.Generator().manual_seed(1)
+    x, text, edge = inputs.x, inputs.text, inputs.size[0] // 2
+    latent, corner = replaced_latent(x, generator), x.clone()
+    corner[..., :edge, edge:] = latent[..., :edge, edge:]
+    first, second = (replaced_text(text, columns, generator) for columns in (half, ~half))
+    more = 1 if inputs.references else 0
+    rows = inputs.rows([0] * (5 + more))
+    texts, latents = [text, first, second, text, text], [x, x, x, latent, corner]
+    rows = replace(
+        rows, text=torch.cat([*texts, *[text] * more]), x=torch.cat([*latents, *[x] * more])
+    )
+    if not more:
+        return rows
+    references = [
+        torch.cat([*[one] * 5, replaced_latent(one, generator)]) for one in inputs.references
+    ]
+    return rows.with_references(references)
+
+
 def _watch(
-    apply: Callable[..., Tensor], inputs: Inputs, options: dict, family: str
+    apply: Callable[..., Tensor], trial: Inputs, options: dict, family: str
 ) -> list[Watched | None]:
-    trace = Trace()
+    trace = Trace(len(trial.x))
     try:
-        inputs.run(apply, options, trace, trace.blocks)
+        trial.run(apply, options, trace, trace.blocks)
     except TypeError:  # ComfyUI's way to replace blocks is broken in some families: nobody does it
-        trace = Trace()
-        inputs.run(apply, options, trace)
-    for index, call in enumerate(trace.calls):
+        trace = Trace(len(trial.x))
+        trial.run(apply, options, trace)
+    calls = [
+        call and Watched(call.queries.cpu(), call.keys.cpu(), call.block) for call in trace.calls
+    ]
+    for index, call in enumerate(calls):
         if call is not None and not all(bool(x.isfinite().all()) for x in call[:2]):
             raise not_finite(family, f"attention call {index}")
-    return trace.calls
+    return calls
 
 
 def _call(
-    index: int, watched: Sequence[Watched | None], half: Tensor, x: Tensor, family: str
+    index: int, watched: Watched | None, half: Tensor, x: Tensor, family: str
 ) -> tuple[Call, Tensor]:
     """What one call is, and which image keys or queries moved with the latent's top right part."""
-    none = torch.empty(0, dtype=torch.bool)
-    seen = [one for one in watched if one is not None]
-    if len(seen) < len(watched):
-        return Call(index, Kind.OTHER), none
-    if len({(one.queries.shape, one.keys.shape) for one in seen}) > 1:
-        raise uncertain(family, index, "the number of positions depends on the prompt")
-    sides, corner = [], none
-    shown = ("a query", [one.queries for one in seen]), ("a key", [one.keys for one in seen])
-    for name, (base, *others) in shown:
+    corner = torch.empty(0, dtype=torch.bool)
+    if watched is None:
+        return Call(index, Kind.OTHER), corner
+    sides = []
+    for name, (base, *others) in ("a query", watched.queries), ("a key", watched.keys):
         moved = [_moved(base, one, family, index, name) for one in others]
         first, second, image, part = moved[:4]
         reference = moved[4] if len(moved) > 4 else torch.zeros_like(image)
@@ -118,8 +120,8 @@ def _call(
     queries, keys = (runs_of(roles) for roles in sides)
     kind = _kind(*(set(roles) for roles in sides))
     images = [roles.count(IMAGE) for roles in sides if IMAGE in roles]
-    patch, block = _patch(max(images, default=0), x), seen[0].block
-    return Call(index, kind, queries, keys, patch, block), corner
+    patch = _patch(max(images, default=0), x)
+    return Call(index, kind, queries, keys, patch, watched.block), corner
 
 
 def _moved(base: Tensor, other: Tensor, family: str, call: int, name: str) -> Tensor:
@@ -131,7 +133,7 @@ def _moved(base: Tensor, other: Tensor, family: str, call: int, name: str) -> Te
         raise uncertain(
             family, call, f"{name} (position {place}) moved by only {float(change[place]):.1e}"
         )
-    return (change >= MOVED).cpu()
+    return change >= MOVED
 
 
 def _roles(

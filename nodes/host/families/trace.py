@@ -19,7 +19,7 @@ SKETCH = 16
 
 
 class Watched(NamedTuple):
-    """Sketches of one call's queries and keys, (Q, 16) and (L, 16); block: that makes the call."""
+    """Sketches of one call's queries and keys, (B, Q, 16) and (B, L, 16); block: that makes it."""
 
     queries: Tensor
     keys: Tensor
@@ -29,10 +29,10 @@ class Watched(NamedTuple):
 class Trace:
     """An optimized_attention_override that answers zeros and keeps a sketch of what it saw.
 
-    calls: None for one with other rows.
+    rows: of the batch. calls: None for one with other rows.
     """
 
-    def __init__(self, rows: int = 1) -> None:
+    def __init__(self, rows: int) -> None:
         self.rows = rows
         self.blocks = TrialBlocks()
         self.calls: list[Watched | None] = []
@@ -69,7 +69,7 @@ def by_position(x: Tensor, by_head: bool) -> Tensor:
 
 def _sketch(x: Tensor, given: dict) -> Tensor:
     """A projection of every position's vector to a few channels, in float32."""
-    x = by_position(x, bool(given.get("skip_reshape")))[0].float()
+    x = by_position(x, bool(given.get("skip_reshape"))).float()
     generator = torch.Generator().manual_seed(x.shape[-1])
     plane = torch.randn(x.shape[-1], SKETCH, generator=generator) / SKETCH**0.5
     return x @ plane.to(x.device)
