@@ -1,6 +1,6 @@
 """Finding out where text and image stand in a transformer's attention, by watching it.
 
-One pass over a small latent, with zeroed attention (see trace.py). Its rows: the inputs as they are;
+One pass of rows over a small latent, with zeroed attention (see trace.py): the inputs as they are;
 with one half of the conditioning's columns replaced; with the other half; with the latent replaced;
 with one part of it replaced; with reference pictures replaced, if there are any. What moved says
 what stands where, and which column: a random half of the columns is unlike any shifted or turned
