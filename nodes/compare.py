@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from .edit_words import asked_later, split_phrases
 from .heat_sheet import heat_picture
 from .host.messages import pictures_for_page
 from .host.wires import lacking, wired
+from .run_pictures import by_seed, run_pictures
 from .sheets import sheet
 from .sockets import RecordSocket
 
@@ -99,15 +99,8 @@ class Compare(io.ComfyNode):
     ) -> io.NodeOutput:
         if record is None:
             raise lacking(cls, "record", NEEDS_RECORD)
-        pictures = _pictures(images, samples, vae)
-        group = len(record.labels)
-        if len(pictures) % group:
-            raise ValueError(
-                f"P2P Compare got {len(pictures)} pictures, but a run of this record makes {group} "
-                f"for every seed ({', '.join(record.labels)}). Wire all pictures of one run, and "
-                "the record of the same P2P Edit or P2P Attention Controller."
-            )
-        seeds = pictures.unflatten(0, (-1, group))
+        pictures = run_pictures("P2P Compare", images, samples, vae)
+        seeds = by_seed("P2P Compare", pictures, record)
         source, edits = seeds[:, 0], seeds[:, 1:].flatten(0, 1)
         heat = _heat(record, heat_words, pictures, samples)
         whole = sheet(seeds, record.labels, difference, heat)[None]
@@ -130,19 +123,6 @@ def _heat(
         size = (pictures.shape[1], pictures.shape[2])
         found[word] = {row: heat_picture(m, size, pictures, row) for row, m in maps.items()}
     return found
-
-
-def _pictures(images: Tensor | None, samples: dict | None, vae: Any) -> Tensor:
-    """The run's pictures, (B, H, W, 3); exactly one of both sources must be wired."""
-    if (images is None) == (samples is None):
-        got = "neither" if images is None else "both"
-        raise ValueError(f"P2P Compare needs the run's images or its samples, but got {got}.")
-    if images is not None:
-        return images[..., :3]
-    if vae is None:
-        raise ValueError("P2P Compare got samples without a VAE. Wire the checkpoint's VAE to vae.")
-    assert samples is not None
-    return torch.as_tensor(vae.decode(samples["samples"]))[..., :3]
 
 
 NODES = [Compare]

@@ -85,6 +85,10 @@ LACKING: dict[str, tuple[Callable[[Scene], Link], str]] = {
         lambda s: s.graph.add("P2PCompare", samples=s.latent),
         "P2P Compare has no record.*PreviewImage",
     ),
+    "scores": (
+        lambda s: s.graph.add("P2PEditScores", samples=s.latent),
+        "P2P Edit Scores has no record.*that made the pictures",
+    ),
     "null text": (
         lambda s: s.graph.add(
             "P2PNullTextOptimize", model=s.model, positive=s.negative, negative=s.negative,
