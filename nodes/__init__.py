@@ -13,6 +13,7 @@ from . import (
     ip2p_conditioning,
     keep_source,
     local_blend_mask,
+    make_pairs,
     noise_invert,
     null_text_optimize,
     plain_prompt,
@@ -40,6 +41,7 @@ MODULES = (
     saved_inversions,
     keep_source,
     ip2p_conditioning,
+    make_pairs,
     prompt_weights,
     demo_model,
 )

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
+from torch import Tensor
+
 Range = tuple[float, float]
 SAMPLES = 100
 SHARES: Range = (0.1, 0.9)
@@ -64,7 +66,7 @@ class Recipe:
         checked_range("cfg", self.cfg, 0.0, math.inf)
 
     def draws(self, dataset_seed: int, key: str) -> list[Draw]:
-        """The draws of one caption, `together` of each in a row; key: see caption_key."""
+        """The draws of one caption, `together` of each in a row; key: of its Captions."""
         return [self._draw(dataset_seed, key, number) for number in range(self.samples)]
 
     def _draw(self, dataset_seed: int, key: str, number: int) -> Draw:
@@ -85,9 +87,17 @@ def checked_range(name: str, bounds: Sequence[float], least: float, most: float)
     return low, high
 
 
-def caption_key(source: str, instruction: str, edited: str) -> str:
-    """The name of a caption triple, the same wherever it stands in a file: 16 hex digits."""
-    return hashlib.sha256("\0".join((source, instruction, edited)).encode()).hexdigest()[:16]
+class Captions(NamedTuple):
+    """What the pictures before and after show, and the instruction for the way between them."""
+
+    source: str
+    instruction: str
+    edited: str
+
+    @property
+    def key(self) -> str:
+        """The triple's name, the same wherever it stands in a file: 16 hex digits."""
+        return hashlib.sha256("\0".join(self).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,26 @@ class Judged:
     rank: float
     refused: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """P2P_PAIRS: pairs of one caption triple, the pictures (K, H, W, 3) in 0…1.
+
+    judged: what a scorer said of each of them, if one was asked.
+    """
+
+    captions: Captions
+    draws: tuple[Draw, ...]
+    source: Tensor
+    edited: Tensor
+    judged: tuple[Judged, ...] = ()
+
+    def chosen(self, numbers: Sequence[int], judged: Sequence[Judged]) -> Pairs:
+        """These pairs alone, in this order, with what was said of them."""
+        at = list(numbers)
+        draws, said = tuple(self.draws[i] for i in at), tuple(judged[i] for i in at)
+        return Pairs(self.captions, draws, self.source[at], self.edited[at], said)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from p2p_core.pairs import Judged, Recipe, Thresholds, caption_key, select
+from p2p_core.pairs import Captions, Judged, Recipe, Thresholds, select
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KEY = caption_key("a cat", "make it a dog", "a dog")
+KEY = Captions("a cat", "make it a dog", "a dog").key
 
 
 def test_the_papers_numbers_are_the_defaults() -> None:
@@ -33,12 +33,12 @@ def test_the_papers_numbers_are_the_defaults() -> None:
 
 def test_a_sample_is_the_same_whoever_draws_it() -> None:
     there = "import sys; sys.path.insert(0, sys.argv[1]); from p2p_core.pairs import *; "
-    there += "print(Recipe(samples=3).draws(7, caption_key('a cat', 'make it a dog', 'a dog')))"
+    there += "print(Recipe(samples=3).draws(7, Captions('a cat', 'make it a dog', 'a dog').key))"
     told = subprocess.check_output([sys.executable, "-c", there, str(REPOSITORY)], text=True)
     draws = Recipe(samples=5).draws(7, KEY)
     assert told.strip() == str(draws[:3])
     assert not {draw.seed for draw in draws} & {draw.seed for draw in Recipe().draws(8, KEY)}
-    other = caption_key("a cat", "make it a dog", "a pig")
+    other = Captions("a cat", "make it a dog", "a pig").key
     assert not {draw.seed for draw in draws} & {draw.seed for draw in Recipe().draws(7, other)}
 
 
