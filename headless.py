@@ -63,6 +63,12 @@ class Pack:
         """The embedded model's (model, clip, vae)."""
         return self.node("P2PDemoModel", variant=variant)[:3]
 
+    def checkpoint(self, path: Path) -> tuple[Any, Any, Any]:
+        """A checkpoint file's (model, clip, vae), wherever it lies."""
+        import comfy.sd
+
+        return comfy.sd.load_checkpoint_guess_config(str(path))[:3]
+
     def text(self, clip: Any, prompt: str) -> list:
         """A CONDITIONING of one prompt, as CLIPTextEncode gives it."""
         return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))

@@ -8,44 +8,80 @@ do not have ("turn", "make") learn their embedding. `--resume` goes on from a ch
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import numpy as np
+import pyarrow.parquet as pq
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from book.instructions import instruction_words
-from book.networks import DEVICE, Vocabulary
+from book.networks import CONFIG, DEVICE, Vocabulary
 from book.trainer import Trainer, argument_parser, train
 from book.vae import LATENT_CHANNELS
 
+PICTURES = ("original_image", "edited_image")
+LATENT_SIZE = (16, 16)
 LEFT_OUT = 0.05  # each of: picture, instruction, both
 EMBEDDING = "text.transformer.text_model.embeddings.token_embedding.weight"
 FIRST = "unet.input_blocks.0.0.weight"
 
 
 class Pairs:
-    """All pairs on disk; `refresh` takes in shards that arrived since."""
+    """All pairs of data sets that `python -m p2p_pairs make` writes, as latents in memory."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folders: Sequence[Path], weights: Path) -> None:
+        """weights: of the autoencoder."""
+        self.folders, self.vae = folders, CONFIG.load_demo_model(weights)[2]
+        self.digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+        self.read: set[Path] = set()
+        self.texts: list[str] = []
+        self.kinds: list[str] = []
+        self.sources = self.targets = torch.zeros(0, LATENT_CHANNELS, *LATENT_SIZE)
         self.refresh()
 
     def refresh(self) -> None:
-        """Read all shards."""
-        paths = sorted(self.folder.glob("pairs_*.pt"))
-        if not paths:
-            raise FileNotFoundError(f"{self.folder} holds no pairs_*.pt; run make_pairs.py first.")
-        shards = [torch.load(path, map_location="cpu") for path in paths]
-        self.texts: list[str] = [text for shard in shards for text in shard["instructions"]]
-        kinds = [kind for shard in shards for kind in shard["kinds"]]
+        """Take in shards that arrived since."""
+        paths = [path for folder in self.folders for path in folder.glob("parquet/*.parquet")]
+        for path in sorted(set(paths) - self.read):
+            self._take_in(path)
+        if not self.texts:
+            folders = ", ".join(map(str, self.folders))
+            raise ValueError(
+                f"{folders}: there are no pairs in parquet/*.parquet. Make some with "
+                "python -m p2p_pairs make."
+            )
         self.of_kind = [
-            [i for i, kind in enumerate(kinds) if kind == name] for name in sorted(set(kinds))
+            [i for i, kind in enumerate(self.kinds) if kind == name]
+            for name in sorted(set(self.kinds))
         ]
-        self.sources = torch.cat([shard["sources"] for shard in shards]).float()
-        self.targets = torch.cat([shard["targets"] for shard in shards]).float()
         logging.info("%d pairs", len(self.texts))
+
+    def _take_in(self, path: Path) -> None:
+        rows = pq.read_table(path).to_pylist()
+        latents = self._latents(path, rows)
+        self.sources = torch.cat((self.sources, latents[PICTURES[0]]))
+        self.targets = torch.cat((self.targets, latents[PICTURES[1]]))
+        self.texts += [row["edit_prompt"] for row in rows]
+        self.kinds += [row["kind"] for row in rows]
+        self.read.add(path)
+
+    def _latents(self, path: Path, rows: Sequence[dict]) -> dict[str, Tensor]:
+        """The encoded pictures of a shard, kept beside it for the next run with these weights."""
+        kept = path.parents[1] / "latents" / f"{path.stem}.{self.digest}.safetensors"
+        if not kept.exists():
+            kept.parent.mkdir(exist_ok=True)
+            with torch.inference_mode():
+                encoded = {name: self.vae.encode(_pixels(rows, name)).float() for name in PICTURES}
+            save_file({name: part.cpu().contiguous() for name, part in encoded.items()}, kept)
+        return load_file(kept)
 
     def batch(self, rng: Random, count: int, vocabulary: Vocabulary) -> tuple[Tensor, ...]:
         """Target latents (B, 8, 16, 16), instruction rows (B, 77), sources; every kind as often.
@@ -59,6 +95,13 @@ class Pairs:
         texts = ["" if gone else self.texts[i] for i, gone in zip(chosen, empty, strict=True)]
         rows = torch.tensor([vocabulary.encode(text) for text in texts])
         return self.targets[chosen], rows, sources
+
+
+def _pixels(rows: Sequence[dict], name: str) -> Tensor:
+    """A column of pictures, (B, 128, 128, 3) in 0…1."""
+    files = (io.BytesIO(row[name]["bytes"]) for row in rows)
+    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    return torch.from_numpy(np.stack(pictures)).float() / 255
 
 
 class InstructTrainer(Trainer):
@@ -112,14 +155,15 @@ class InstructTrainer(Trainer):
 def main() -> None:
     """Command line."""
     parser = argument_parser(__doc__)
-    parser.add_argument("--pairs", type=Path, default=Path("pairs"))
+    parser.add_argument("--pairs", type=Path, nargs="+", default=[Path("pairs")])
+    parser.add_argument("--weights", type=Path, default=CONFIG.WEIGHTS_PATH, help="with the VAE")
     parser.add_argument("--start", type=Path, help="text-to-image weights to start from")
     parser.add_argument("--resume", type=Path)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    pairs = Pairs(args.pairs)
+    pairs = Pairs(args.pairs, args.weights)
     trainer = InstructTrainer(args, instruction_words(), 2 * LATENT_CHANNELS, LATENT_CHANNELS)
     if args.resume:
         trainer.load(args.resume)

@@ -1,0 +1,124 @@
+"""The command line: `python -m p2p_pairs make --captions FILE --out FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from p2p_pairs.captions import Caption, read_captions
+from p2p_pairs.files import DiskFull, locked
+from p2p_pairs.settings import FORMATS, Settings, read_settings
+
+if TYPE_CHECKING:
+    from p2p_pairs.folder import Folder
+
+LOG = logging.getLogger("p2p_pairs")
+HOPELESS = 10  # captions that all fail before a run is given up
+OVERRIDES = ("model", "width", "height", "seed", "samples", "together", "steps", "keep", "scorer",
+             "clip_vision", "text_encoder", "block", "threads")  # fmt: skip
+
+
+def make(args: argparse.Namespace) -> int:
+    """Make a data set, or go on with it."""
+    from p2p_pairs.card import write_card
+    from p2p_pairs.folder import Folder
+
+    settings = read_settings(args.settings) if args.settings else Settings()
+    settings = settings.but(**{name: getattr(args, name) for name in OVERRIDES})
+    captions, repeated = read_captions(args.captions)
+    if repeated:
+        LOG.info("%d lines repeat another one and are left out.", len(repeated))
+    with locked(args.out):
+        folder = Folder(args.out, settings, captions[: args.limit], args.formats)
+        try:
+            work(folder, results(args, settings, folder.missing()))
+        except BaseException:
+            with suppress(DiskFull):  # which is told already
+                write_card(folder, settings, len(repeated))
+            raise
+        write_card(folder, settings, len(repeated))
+    failed = folder.failures()
+    kept = sum(one.kept for one in folder.all_outcomes())
+    LOG.info(
+        "%s: %d pairs of %d captions; %d failed.", args.out, kept, len(folder.captions), len(failed)
+    )
+    return 1 if failed else 0
+
+
+def work(folder: Folder, made: Iterator[tuple[str, bytes]]) -> None:
+    """Put results into the folder as they come, and tell how far it is."""
+    start, told, before = time.monotonic(), 0.0, len(folder.all_outcomes())
+    for key, part in made:
+        folder.add(key, part)
+        outcomes = folder.all_outcomes()
+        if len(outcomes) == len(folder.failures()) >= HOPELESS:
+            raise ValueError(f"The first {HOPELESS} captions all failed: {outcomes[-1].error}")
+        now = time.monotonic()
+        if now - told > 10 or len(outcomes) == len(folder.captions):
+            told, done = now, len(outcomes) - before
+            kept = sum(one.kept for one in outcomes)
+            speed = 60 * done / (now - start)
+            LOG.info("%d of %d captions, %d pairs kept, %.1f captions a minute",
+                         len(outcomes), len(folder.captions), kept, speed)  # fmt: skip
+
+
+def results(
+    args: argparse.Namespace, settings: Settings, missing: list[Caption]
+) -> Iterator[tuple[str, bytes]]:
+    """(key, part) of what is missing, made here or by workers."""
+    if not missing:
+        return iter(())
+    from p2p_pairs.maker import made_here
+
+    return made_here(settings, missing)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands."""
+    top = argparse.ArgumentParser(prog="p2p-pairs", description=(__doc__ or "").split("\n")[0])
+    commands = top.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("make", help=(make.__doc__ or ""))
+    one.set_defaults(run=make)
+    one.add_argument("--captions", type=Path, required=True, help=".jsonl, .csv or .parquet")
+    one.add_argument("--out", type=Path, required=True, help="the data set's folder")
+    one.add_argument("--settings", type=Path, help="JSON; what it leaves out is the paper's")
+    one.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    one.add_argument("--limit", type=int, help="only so many captions, from the first")
+    for name in OVERRIDES:
+        kind = type(getattr(Settings(), name))
+        one.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the setting")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console entry; errors are one sentence."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", force=True)
+    LOG.setLevel(logging.INFO)  # the host sets the root's own
+    args = parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except DiskFull as error:
+        told = f"{error} What is finished is whole: free some space and run the command again."
+    except ValueError as error:
+        told = str(error)
+    except ModuleNotFoundError as error:
+        told = f"{error}. It is in p2p_pairs/requirements.txt: python -m pip install -r that file."
+    except KeyboardInterrupt:
+        told = "Interrupted; run the command again to go on."
+    sys.stderr.write(f"p2p-pairs: {told}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    here = str(Path(__file__).resolve().parents[1])
+    if comfy := os.environ.get("COMFYUI_PATH"):
+        sys.path.insert(0, comfy)
+    sys.path[:] = [*(path for path in sys.path if path not in ("", here)), here]
+    sys.exit(main())
