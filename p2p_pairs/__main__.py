@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from p2p_pairs.captions import Caption, read_captions
 from p2p_pairs.files import DiskFull, locked
+from p2p_pairs.paths import prepare_path
 from p2p_pairs.settings import FORMATS, Settings, read_settings
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ def results(
     """(key, part) of what is missing, made here or by workers."""
     if not missing:
         return iter(())
+    if args.workers > 1 or args.address:
+        from p2p_pairs.ray_workers import made_by_workers
+
+        return made_by_workers(settings, missing, args.workers, args.address, args.gpus_per_worker)
     from p2p_pairs.maker import made_here
 
     return made_here(settings, missing)
@@ -91,6 +95,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--settings", type=Path, help="JSON; what it leaves out is the paper's")
     one.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     one.add_argument("--limit", type=int, help="only so many captions, from the first")
+    one.add_argument("--workers", type=int, default=1, help="more than one: by Ray")
+    one.add_argument("--address", help="of a Ray cluster to join, such as auto")
+    one.add_argument("--gpus-per-worker", type=float, default=0.0, help="for Ray; 0: on CPUs")
     for name in OVERRIDES:
         kind = type(getattr(Settings(), name))
         one.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the setting")
@@ -102,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", force=True)
     LOG.setLevel(logging.INFO)  # the host sets the root's own
     args = parser().parse_args(arguments)
+    prepare_path()
     try:
         return args.run(args)
     except DiskFull as error:
@@ -117,8 +125,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    here = str(Path(__file__).resolve().parents[1])
-    if comfy := os.environ.get("COMFYUI_PATH"):
-        sys.path.insert(0, comfy)
-    sys.path[:] = [*(path for path in sys.path if path not in ("", here)), here]
     sys.exit(main())

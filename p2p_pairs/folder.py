@@ -11,14 +11,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from p2p_pairs.captions import Caption
 from p2p_pairs.files import remove_unfinished, write_bytes
 from p2p_pairs.rows import Outcome, read_outcome, read_part
-from p2p_pairs.settings import Settings
+from p2p_pairs.settings import Settings, read_settings
 from p2p_pairs.shards import write_shard
 
 
@@ -67,19 +66,22 @@ class Folder:
 
     def _claim(self, settings: Settings, keys: Sequence[str]) -> None:
         """Settings and captions stay what they were."""
-        listed = "\n".join(keys).encode()
-        about = {"captions": len(keys), "digest": hashlib.sha256(listed).hexdigest()}
-        about |= {"formats": list(self.formats)}
-        texts = {"settings.json": settings.to_json(), "captions.json": json.dumps(about) + "\n"}
-        for name, text in texts.items():
-            file = self.path / name
+        listed = hashlib.sha256("\n".join(keys).encode()).hexdigest()
+        about = {"captions": len(keys), "digest": listed, "formats": list(self.formats)}
+        now = {"settings": json.loads(settings.to_json()), "captions": about}
+        for name, fields in now.items():
+            file = self.path / f"{name}.json"
             if not file.exists():
-                write_bytes(file, text.encode())
-            elif (there := file.read_text(encoding="utf-8")) != text:
+                write_bytes(file, (json.dumps(fields, indent=2) + "\n").encode())
+                continue
+            if name == "settings":
+                there = json.loads(read_settings(file).to_json())
+            else:
+                there = json.loads(file.read_text(encoding="utf-8"))
+            if told := _difference(there, fields):
                 raise ValueError(
-                    f"{self.path} holds a data set that was begun with other "
-                    f"{name.removesuffix('.json')}{_difference(there, text)}. Choose another "
-                    "folder, or go on with those."
+                    f"{self.path} holds a data set that was begun with other {name} ({told}). "
+                    "Choose another folder, or go on with those."
                 )
 
     def _take_stock(self, number: int) -> None:
@@ -144,12 +146,7 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.replace_schema_metadata({b"huggingface": metadata[b"huggingface"]})
 
 
-def _difference(there: str, text: str) -> str:
-    """Which fields of two JSON objects differ."""
-    try:
-        old, new = json.loads(there), json.loads(text)
-        names: list[Any] = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    except (ValueError, AttributeError, TypeError):
-        return ""
-    told = [f"{name}: {old.get(name)} there, {new.get(name)} here" for name in names]
-    return f" ({'; '.join(told)})" if told else ""
+def _difference(old: dict, new: dict) -> str:
+    """Which fields of two JSON objects differ, and how."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return "; ".join(f"{name}: {old.get(name)} there, {new.get(name)} here" for name in names)

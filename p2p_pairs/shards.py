@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,11 +45,8 @@ def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
 
 def _write_webdataset(table: pa.Table, file: BinaryIO) -> None:
     """key.original_image.png, key.edited_image.png, key.json with everything else."""
-    # The writer closes what it is given, which here is not on the disk yet.
-    content = io.BytesIO()
-    with TarWriter(content, encoder=False, mtime=0) as writer:
+    with TarWriter(file, encoder=False, mtime=0) as writer:
         for row in table.to_pylist():
             pictures = {f"{name}.png": row.pop(name)["bytes"] for name in PICTURES}
             about = json.dumps(row, ensure_ascii=False).encode()
             writer.write({"__key__": row["key"], **pictures, "json": about})
-        cast(BinaryIO, file).write(content.getvalue())
