@@ -69,6 +69,18 @@ class Pack:
 
         return comfy.sd.load_checkpoint_guess_config(str(path))[:3]
 
+    def clip_vision(self, path: Path) -> Any:
+        """The image encoder in a file, as CLIPVisionLoader gives it."""
+        import comfy.clip_vision
+
+        return comfy.clip_vision.load(str(path))
+
+    def text_encoder(self, path: Path) -> Any:
+        """The text encoder in a file, as CLIPLoader gives it for what it can tell by itself."""
+        import comfy.sd
+
+        return comfy.sd.load_clip([str(path)])
+
     def text(self, clip: Any, prompt: str) -> list:
         """A CONDITIONING of one prompt, as CLIPTextEncode gives it."""
         return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))

@@ -10,6 +10,7 @@ from . import (
     demo_model,
     edit,
     edit_scores,
+    filter_pairs,
     ip2p_conditioning,
     keep_source,
     local_blend_mask,
@@ -42,6 +43,7 @@ MODULES = (
     keep_source,
     ip2p_conditioning,
     make_pairs,
+    filter_pairs,
     prompt_weights,
     demo_model,
 )

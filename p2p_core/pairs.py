@@ -126,7 +126,7 @@ class Pairs:
     judged: tuple[Judged, ...] = ()
 
     def chosen(self, numbers: Sequence[int], judged: Sequence[Judged]) -> Pairs:
-        """These pairs alone, in this order, with what was said of them."""
+        """These pairs alone, in this order; judged: what was said of all pairs."""
         at = list(numbers)
         draws, said = tuple(self.draws[i] for i in at), tuple(judged[i] for i in at)
         return Pairs(self.captions, draws, self.source[at], self.edited[at], said)
@@ -157,6 +157,18 @@ class Thresholds:
             if not value >= limit  # also what is no number
         ]
         return Judged(directional, ", ".join(failed) + " too low" if failed else None, scores)
+
+
+def judge_plainly(source: Tensor, edited: Tensor) -> list[Judged]:
+    """Verdicts without CLIP on pictures (K, H, W, 3) in 0…1: the more alike, the better.
+
+    likeness: 1 - mean absolute difference. Only a pair that does not differ at all is refused;
+    nobody looks whether the pictures show what the captions say.
+    """
+    likeness = (1 - (source - edited).abs().mean((1, 2, 3))).tolist()
+    return [
+        Judged(one, "nothing changed" if one == 1 else None, {"likeness": one}) for one in likeness
+    ]
 
 
 @dataclass(frozen=True)

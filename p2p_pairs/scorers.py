@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from p2p_core.pairs import Captions, Judged
+from p2p_core.pairs import Captions, Judged, judge_plainly
 from p2p_pairs.settings import Settings
 
 
@@ -28,25 +29,46 @@ class Scorer(Protocol):
 
 
 class PlainScorer:
-    """Looks at the pictures alone: a pair must differ; the more alike, the better.
-
-    It knows nothing of the words. likeness: 1 - mean absolute difference, in 0…1.
-    """
+    """Looks at the pictures alone, and knows nothing of the words."""
 
     names = ("likeness",)
 
     def __call__(
         self, captions: Captions, kind: str, source: Tensor, edited: Tensor
     ) -> list[Judged]:
-        likeness = (1 - (source - edited).abs().mean((1, 2, 3))).tolist()
-        return [Judged(one, "nothing changed" if one == 1 else None, {"likeness": one})
-                for one in likeness]  # fmt: skip
+        return judge_plainly(source, edited)
+
+
+class ClipScorer:
+    """The paper's filter, as P2P Filter Pairs has it."""
+
+    names = ("source_caption", "edited_caption", "directional", "image_image")
+
+    def __init__(self, pack: Any, settings: Settings) -> None:
+        for name in ("clip_vision", "text_encoder"):
+            if not Path(getattr(settings, name)).is_file():
+                raise ValueError(
+                    f"The scorer clip needs {name}, a file of CLIP's; {getattr(settings, name)!r} "
+                    "is none. Both must be of one CLIP (ViT-L: clip_vision_vit_l and clip_l). "
+                    "Without them take the scorer plain."
+                )
+        self.judge = pack.host.NODE_CLASS_MAPPINGS["P2PFilterPairs"].judge
+        self.clip_vision = pack.clip_vision(Path(settings.clip_vision))
+        self.clip = pack.text_encoder(Path(settings.text_encoder))
+        self.thresholds = settings.thresholds
+
+    def __call__(
+        self, captions: Captions, kind: str, source: Tensor, edited: Tensor
+    ) -> list[Judged]:
+        return self.judge(captions, source, edited, self.clip_vision, self.clip, self.thresholds)
 
 
 def make_scorer(pack: Any, settings: Settings) -> Scorer:
     """The scorer that the settings name. One's own is called as `name(pack, settings)`."""
     if settings.scorer == "plain":
         return PlainScorer()
+    if settings.scorer == "clip":
+        return ClipScorer(pack, settings)
     module, colon, name = settings.scorer.partition(":")
     if not colon:
         raise ValueError(
