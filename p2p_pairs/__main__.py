@@ -52,6 +52,28 @@ def make(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def folders(args: argparse.Namespace) -> int:
+    """Write a data set as folders of pictures with texts, for ComfyUI's Load Image-Text nodes."""
+    from p2p_pairs.host_sets import stored_rows, write_folders
+
+    count = write_folders(stored_rows(args.data, args.limit), args.out)
+    LOG.info("%d pairs in %s", count, args.out)
+    return 0
+
+
+def encode(args: argparse.Namespace) -> int:
+    """Encode a data set for ComfyUI's Load Training Dataset and Train LoRA."""
+    from headless import Pack
+    from p2p_pairs.host_sets import encoded, save_training_set, stored_rows
+
+    pack = Pack()
+    _, clip, vae = pack.checkpoint(args.model)
+    made = encoded(stored_rows(args.data, args.limit), pack, vae, clip)
+    save_training_set(pack, *made, args.name)
+    LOG.info("%d pairs in the training dataset %s", len(made[0]), args.name)
+    return 0
+
+
 def work(folder: Folder, made: Iterator[tuple[str, bytes]]) -> None:
     """Put results into the folder as they come, and tell how far it is."""
     start, told, before = time.monotonic(), 0.0, len(folder.all_outcomes())
@@ -101,6 +123,17 @@ def parser() -> argparse.ArgumentParser:
     for name in OVERRIDES:
         kind = type(getattr(Settings(), name))
         one.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the setting")
+    for two, action in (("folders", folders), ("encode", encode)):
+        one = commands.add_parser(two, help=action.__doc__)
+        one.set_defaults(run=action)
+        one.add_argument("--data", type=Path, required=True, help="the data set's folder")
+        one.add_argument("--limit", type=int, help="only so many pairs, from the first")
+        if two == "folders":
+            one.add_argument("--out", type=Path, required=True)
+        else:
+            text = "a checkpoint whose VAE and text encoder the trained model has"
+            one.add_argument("--model", type=Path, required=True, help=text)
+            one.add_argument("--name", required=True, help="in ComfyUI's folder of datasets")
     return top
 
 

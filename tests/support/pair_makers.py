@@ -14,6 +14,8 @@ from p2p_pairs.captions import Caption
 from p2p_pairs.rows import Outcome, part_bytes, png
 from p2p_pairs.settings import Settings
 
+SIDE = 64  # pixels
+
 
 def captions(count: int, *others: str) -> list[Caption]:
     """So many captions, and one for each of the other sources."""
@@ -49,7 +51,7 @@ class NoiseMaker:
 def _row(caption: Caption, number: int) -> dict:
     key = f"{caption.key}_{number:04d}"
     noise = np.random.default_rng(int(caption.key, 16) + number)
-    pictures = noise.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    pictures = noise.integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
     return {
         "key": key,
         "original_prompt": caption.source,
