@@ -74,7 +74,6 @@ def _encoder(clip: Any, width: int) -> tuple[str, Any]:
     has = ", ".join(f"{NAMES[name]} of width {own}" for name, own in widths.items())
     raise ValueError(
         f"clip_vision writes embeddings of width {width}, but the CLIP for captions has "
-        f"clip_vision writes embeddings of width {width}, but the CLIP wired to clip has "
         f"{has or 'no CLIP text encoder'}. Both must be of one CLIP: {CLIP_FILES}. The encoder "
         "may be another than the checkpoint's: load it with CLIPLoader."
     )
