@@ -60,10 +60,10 @@ class NullTextOptimize(io.ComfyNode):
                     default=10,
                     min=0,
                     max=500,
-                    tooltip="The paper's updates of the embedding at each step (paper: 10); at "
-                    "most half as many are made. More come nearer to the photograph, take longer, "
-                    "and leave less room for edits. 0: negative-prompt inversion, at once and "
-                    "without optimisation: the prompt itself is the negative.",
+                    tooltip="The paper's updates of the embedding at each step (paper: 10); half "
+                    "as many are made, at twice the rate. More come nearer to the photograph, take "
+                    "longer, and leave less room for edits. 0: negative-prompt inversion, at once "
+                    "and without optimisation: the prompt itself is the negative.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -72,8 +72,8 @@ class NullTextOptimize(io.ComfyNode):
                     max=1.0,
                     step=1e-4,
                     round=False,
-                    tooltip="Longest update, in units of the embedding's values (paper: 0.01). "
-                    "It shrinks by a hundredth with every step of the sampler.",
+                    tooltip="The paper's learning rate of Adam (0.01). It shrinks by a hundredth "
+                    "with every step of the sampler.",
                 ),
                 io.Float.Input(
                     "early_stop",

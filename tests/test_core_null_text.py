@@ -16,7 +16,6 @@ from p2p_core.null_text import (
     negative_prompt_inversion,
     optimize_null_text,
 )
-from p2p_core.secant import SecantDescent, smallest_mixture
 
 SIGMAS = [8.0, 4.0, 2.0, 1.0, 0.5, 0.0]
 ROWS, TOKENS, WIDTH = 2, 3, 4
@@ -71,7 +70,7 @@ def reachable(network: Linear) -> Tensor:
 def test_it_finds_embeddings_that_lead_along_the_pivot() -> None:
     network = Linear()
     pivot = reachable(network)
-    found = solve(network, pivot, early_stop=1e-5)
+    found = solve(network, pivot, inner_steps=1000, learning_rate=2e-3)
     enough = torch.tensor([1e-5 + 2e-5 * step for step in range(5)], dtype=torch.float64)
     assert (found.losses < enough[:, None]).all()
     torch.testing.assert_close(found.x, pivot[-1], rtol=0, atol=0.05)
@@ -84,7 +83,7 @@ def test_without_a_way_to_the_pivot_it_comes_as_near_as_can_be() -> None:
     network.matrix[:, 2:] = 0
     pivot = network.path(network.random(5, ROWS, TOKENS, WIDTH), 7.5)
     pivot[1] += network.random(*pivot[1].shape)
-    found = solve(network, pivot, inner_steps=60, learning_rate=1e-3, early_stop=0.0)
+    found = solve(network, pivot, inner_steps=1000, learning_rate=5e-3, early_stop=0.0)
     zeros = torch.zeros(5, ROWS, TOKENS, WIDTH, dtype=torch.float64)
     missing = (pivot[1] - network.path(zeros, 7.5)[1]).flatten(1)
     columns = network.matrix[:, :2]
@@ -146,34 +145,11 @@ def test_a_loss_that_is_no_number_stops_it() -> None:
     assert found.x.isfinite().all()
 
 
-def test_learning_rate_and_threshold_follow_the_paper() -> None:
+def test_twice_the_papers_rate_and_half_its_threshold() -> None:
     settings = Settings(7.5)
-    assert [settings.rate(step) for step in (0, 50)] == [1e-2, 0.5e-2]
+    assert [settings.rate(step) for step in (0, 50)] == [2e-2, 1e-2]
     assert settings.rate(100) == settings.rate(999) > 0
     assert [settings.enough(step) for step in (0, 10)] == pytest.approx([0.5e-5, 10.5e-5])
-
-
-@pytest.mark.parametrize("steepness", [0.1, 100.0])
-def test_the_first_update_is_polyaks_within_the_rate(steepness: float) -> None:
-    point, errors = torch.zeros(1, 3, 4), torch.full((1, 8), 0.5)
-    gradient = steepness * torch.nn.functional.normalize(torch.randn(1, 12)).reshape(1, 3, 4)
-    update = SecantDescent().next(point, errors, gradient, 0.01)
-    length = min(8 * 0.5**2 / steepness, 0.01 * 12**0.5)
-    torch.testing.assert_close(update, -length * gradient / steepness)
-    untouched = gradient.clone()
-    untouched[:, 1] = 0.0
-    assert not SecantDescent().next(point, errors, untouched, 0.01)[:, 1].any()
-
-
-def test_the_smallest_mixture_of_errors() -> None:
-    errors = torch.randn(2, 3, 8, dtype=torch.float64)
-    weights = smallest_mixture(errors)
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, dtype=torch.float64))
-    mixed = torch.einsum("bk,bkp->bp", weights, errors)
-    changes = errors[:, :-1] - errors[:, -1:]
-    along = torch.einsum("bkp,bp->bk", changes, mixed)
-    torch.testing.assert_close(along, torch.zeros_like(along), rtol=0, atol=1e-4)
-    assert torch.equal(smallest_mixture(errors[:, :1]), torch.ones(2, 1, dtype=torch.float64))
 
 
 def test_negative_prompt_inversion_is_sampling_without_guidance() -> None:
