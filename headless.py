@@ -75,11 +75,12 @@ class Pack:
 
         return comfy.clip_vision.load(str(path))
 
-    def text_encoder(self, path: Path) -> Any:
-        """The text encoder in a file, as CLIPLoader gives it for what it can tell by itself."""
+    def text_encoder(self, path: Path, kind: str = "stable_diffusion") -> Any:
+        """The text encoder in a file, as CLIPLoader gives it. kind: that node's type."""
         import comfy.sd
 
-        return comfy.sd.load_clip([str(path)])
+        type_ = getattr(comfy.sd.CLIPType, kind.upper(), comfy.sd.CLIPType.STABLE_DIFFUSION)
+        return comfy.sd.load_clip([str(path)], clip_type=type_)
 
     def text(self, clip: Any, prompt: str) -> list:
         """A CONDITIONING of one prompt, as CLIPTextEncode gives it."""

@@ -52,6 +52,20 @@ def make(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def write(args: argparse.Namespace) -> int:
+    """Have a language model write instructions and edited captions for captions."""
+    from headless import Pack
+    from p2p_pairs.writing import HostWriter, read_sources, write_captions
+
+    sources = list(read_sources(args.sources))
+    pack = Pack()
+    writer = HostWriter(pack, pack.text_encoder(args.language_model, args.type), args.temperature)
+    counts = write_captions(sources, writer, args.out, args.seed)
+    for reason, count in counts.most_common():
+        LOG.info("%6d %s", count, reason)
+    return 0 if counts["written"] else 1
+
+
 def folders(args: argparse.Namespace) -> int:
     """Write a data set as folders of pictures with texts, for ComfyUI's Load Image-Text nodes."""
     from p2p_pairs.host_sets import stored_rows, write_folders
@@ -123,6 +137,15 @@ def parser() -> argparse.ArgumentParser:
     for name in OVERRIDES:
         kind = type(getattr(Settings(), name))
         one.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the setting")
+    one = commands.add_parser("write", help=write.__doc__)
+    one.set_defaults(run=write)
+    one.add_argument("--sources", type=Path, required=True, help="a text file, one caption a line")
+    one.add_argument("--out", type=Path, required=True, help="a .jsonl file of captions for make")
+    text = "a file that Generate Text runs, such as Qwen 3 or Gemma"
+    one.add_argument("--language-model", type=Path, required=True, help=text)
+    one.add_argument("--type", default="stable_diffusion", help="as CLIPLoader's")
+    one.add_argument("--temperature", type=float, default=0.7)
+    one.add_argument("--seed", type=int, default=0)
     for two, action in (("folders", folders), ("encode", encode)):
         one = commands.add_parser(two, help=action.__doc__)
         one.set_defaults(run=action)

@@ -59,8 +59,6 @@ def read_captions(path: Path) -> CaptionFile:
     readers = {".jsonl": _json_lines, ".csv": _csv_lines, ".parquet": _parquet_rows}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: captions are read from {', '.join(readers)} files.")
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file.")
     first: dict[str, int] = {}
     captions, repeated = [], {}
     for number, fields in readers[path.suffix.lower()](path):
@@ -109,8 +107,10 @@ def _text(path: Path, number: int, names: tuple[str, ...], fields: Mapping[str, 
     return text
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file, from 1."""
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file, from 1; ValueError for one that is not UTF-8."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file.")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -122,7 +122,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         if not line.strip():
             continue
         try:
@@ -136,7 +136,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:
 
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, dict]]:
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    reader = csv.reader((line for _, line in read_lines(path)), strict=True)
     try:
         header = next(reader, [])
         for row in reader:

@@ -99,6 +99,8 @@ ENCODERS: dict[str, tuple[Callable, Callable, dict[str, dict]]] = {
 class SharedRows(torch.nn.Embedding):
     """An embedding table of few rows: tokens share them, so that a vocabulary costs little."""
 
+    comfy_cast_weights = False  # the host asks for it where the table also writes text
+
     def forward(self, input: torch.Tensor, out_dtype: torch.dtype | None = None) -> torch.Tensor:
         return super().forward(input % self.num_embeddings).to(out_dtype)
 
