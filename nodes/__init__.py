@@ -22,6 +22,7 @@ from . import (
     refine,
     reweight,
     saved_inversions,
+    sweep,
     word_swap,
 )
 
@@ -36,6 +37,7 @@ MODULES = (
     attention_maps,
     compare,
     edit_scores,
+    sweep,
     ddim_invert,
     noise_invert,
     null_text_optimize,

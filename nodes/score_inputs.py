@@ -44,7 +44,7 @@ def scorer_inputs() -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip="LPIPS (arXiv:1801.03924) by this network, from files in models/lpips; the "
-            "help of this node names them.",
+            "help of P2P Edit Scores names them.",
         ),
     ]
 

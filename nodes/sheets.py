@@ -80,8 +80,9 @@ def _drawn(picture: Tensor, label: str, enlarged: int, lines: int) -> Tensor:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """A label in lines that fit a width of pixels."""
-    return textwrap.wrap(text, max(int(width / WIDTH_OF_A_LETTER), 8)) or [""]
+    """A label in lines that fit a width of pixels; its own line ends stay."""
+    letters = max(int(width / WIDTH_OF_A_LETTER), 8)
+    return [line for part in text.split("\n") for line in textwrap.wrap(part, letters) or [""]]
 
 
 def caption(text: str, width: int, lines: int) -> Tensor:

@@ -60,6 +60,11 @@ class PromptEdit:
     self_window: Window
     blend: LocalBlend | None = None
 
+    @property
+    def common_window(self) -> Window:
+        """The window of all columns but those of words that were given one of their own."""
+        return self.windows[self.target.bos[0] if self.target.bos else 0]
+
     def at(self, step: int, steps: int) -> StepEdit:
         """The pair (source_map, target_weight) of this step, see the module's equation."""
         alpha = torch.tensor([float(window.holds(step, steps)) for window in self.windows])

@@ -116,25 +116,34 @@ def _fitting(mask: Tensor, values: Tensor) -> Tensor:
     return mask.to(values).expand(len(values), *mask.shape[1:])
 
 
-def checked_mask(mask: Tensor, pictures: Tensor) -> Tensor:
-    """A mask (H', W') or (B', H', W') at the size of pictures (B, H, W, C), in 0…1.
+def checked_mask(mask: Tensor) -> Tensor:
+    """A mask (H, W) or (B, H, W) in 0…1, as (B, H, W).
 
-    Raises ValueError for another shape, for another number than 1 or B, for an empty one and for
-    values that are not numbers.
+    Raises ValueError for another shape, for an empty one and for values that are not numbers.
     """
     mask = mask[None] if mask.ndim == 2 else mask
     mask = mask[:, 0] if mask.ndim == 4 and mask.shape[1] == 1 else mask
-    if mask.ndim != 3 or len(mask) not in (1, len(pictures)):
+    if mask.ndim != 3:
         raise ValueError(
-            f"mask must be one mask, or one for each of the {len(pictures)} pictures, of shape "
-            f"(batch, height, width); got {tuple(mask.shape)}. Use ImageToMask or a mask node."
+            f"mask must have the shape (batch, height, width), got {tuple(mask.shape)}. Use "
+            "ImageToMask or a mask node."
         )
     if not torch.isfinite(mask).all():
         raise ValueError("mask has values that are not numbers (NaN or infinite). Make it anew.")
-    size = (pictures.shape[1], pictures.shape[2])
-    if mask.shape[1:] != size:
-        mask = F.interpolate(mask[:, None].float(), size=size, mode="area")[:, 0]
     mask = mask.float().clamp(0, 1)
     if not mask.amax(dim=(1, 2)).gt(0).all():
         raise ValueError("mask is empty, so there is nothing to measure inside. Draw a region.")
     return mask
+
+
+def mask_for(mask: Tensor, pictures: Tensor) -> Tensor:
+    """A mask (1 or B, …) at the size of pictures (B, H, W, C); ValueError for another number."""
+    if len(mask) not in (1, len(pictures)):
+        raise ValueError(
+            f"mask must be one mask, or one for each of the {len(pictures)} pictures, but has "
+            f"{len(mask)}."
+        )
+    size = (pictures.shape[1], pictures.shape[2])
+    if mask.shape[1:] == size:
+        return mask
+    return F.interpolate(mask[:, None], size=size, mode="area")[:, 0]

@@ -101,7 +101,7 @@ def _found(name: str, folders: Sequence[Path]) -> Path:
             return folder / name
     raise ValueError(
         f"LPIPS needs the file {name}, which is not in {' or '.join(map(str, folders))}. The help "
-        f"of this node says where to get it; or choose {NONE!r}."
+        f"of P2P Edit Scores says where to get it; or choose {NONE!r}."
     )
 
 

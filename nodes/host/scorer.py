@@ -13,9 +13,11 @@ from ...p2p_core.metrics import (
     checked_mask,
     directional_similarity,
     image_similarity,
+    mask_for,
     psnr,
     ssim,
 )
+from ...p2p_core.scores import PLACES, SCORES
 from ...p2p_core.structure import plain_structure_distance, structure_distance
 from .embeddings import image_embeddings, structure_keys, text_embeddings
 from .lpips_network import NONE, Lpips
@@ -38,9 +40,24 @@ class Scorer:
                 "score_clip reads the prompts for CLIP's similarities, which need a clip_vision "
                 "too. Wire CLIPVisionLoader to clip_vision, or leave score_clip out."
             )
-        self.clip_vision, self.clip, self.dino, self.mask = clip_vision, clip, dino, mask
+        self.clip_vision, self.clip, self.dino = clip_vision, clip, dino
+        self.mask = None if mask is None else checked_mask(mask).cpu()
         self.lpips = None if lpips == NONE else Lpips(lpips)
         self._captions: dict[str, Tensor] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The scores that it measures."""
+        places = PLACES if self.mask is not None else PLACES[:1]
+        pixels = ("psnr", "ssim") if self.lpips is None else ("psnr", "ssim", "lpips")
+        found = {"structure_distance", *(f"{name}{place}" for name in pixels for place in places)}
+        if self.dino is not None:
+            found.add("dino_structure_distance")
+        if self.clip_vision is not None:
+            found.add("image_similarity")
+        if self.clip is not None:
+            found |= {"directional_similarity", "caption_similarity", "source_caption_similarity"}
+        return [name for name in SCORES if name in found]
 
     def scores(
         self, sources: Tensor, edits: Tensor, source_caption: str, captions: Sequence[str]
@@ -72,7 +89,7 @@ class Scorer:
     def _pixels(self, sources: Tensor, edits: Tensor, per_seed: int) -> dict[str, Tensor]:
         places: dict[str, Tensor | None] = {"": None}
         if self.mask is not None:
-            inside = checked_mask(self.mask, sources)
+            inside = mask_for(self.mask, sources)
             inside = inside.repeat_interleave(per_seed, 0) if len(inside) > 1 else inside
             places |= {"_outside": 1 - inside, "_inside": inside}
         sources = sources.repeat_interleave(per_seed, 0)
