@@ -61,9 +61,10 @@ class NullTextOptimize(io.ComfyNode):
                     min=0,
                     max=500,
                     tooltip="The paper's updates of the embedding at each step (paper: 10); half "
-                    "as many are made, at twice the rate. More come nearer to the photograph, take "
-                    "longer, and leave less room for edits. 0: negative-prompt inversion, at once "
-                    "and without optimisation: the prompt itself is the negative.",
+                    "as many are made, at three times the rate. More come nearer to the "
+                    "photograph, take longer, and leave less room for edits. 0: negative-prompt "
+                    "inversion, at once and without optimisation: the prompt itself is the "
+                    "negative.",
                 ),
                 io.Float.Input(
                     "learning_rate",
