@@ -149,8 +149,9 @@ def _values(edit: Edit, setting: Mapping[str, Any]) -> tuple[float, float, float
 
 
 def _sampler(given: Mapping[str, Any]) -> SamplerSettings:
-    names = ("steps", "cfg", "sampler_name", "scheduler", "denoise")
-    more = {"mode": given.get("mode", "auto"), "blocks": given.get("blocks", "")}
+    names = ("steps", "cfg", "sampler_name", "scheduler")
+    optional = {"denoise": 1.0, "mode": "auto", "blocks": ""}
+    more = {name: given.get(name, default) for name, default in optional.items()}
     return SamplerSettings(**{name: given[name] for name in names}, **more)
 
 

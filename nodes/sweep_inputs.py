@@ -66,7 +66,8 @@ def _sampler_inputs() -> list[io.Input]:
             "scheduler", options=schedulers, default="normal", tooltip="As for a KSampler."
         ),
         io.Float.Input(
-            "denoise", default=1.0, min=0.01, max=1.0, step=0.01, tooltip="As for a KSampler."
+            "denoise", default=1.0, min=0.01, max=1.0, step=0.01, optional=True,
+            tooltip="As for a KSampler.",
         ),
     ]  # fmt: skip
 
