@@ -21,7 +21,7 @@ OPTIONAL_SHAPE = 7  # how the page draws the socket of an optional input
 TITLE, SLOT, LINE, TEXT = 30, 20, 24, 76  # heights
 GAP_X, GAP_Y = 60, 85  # the page's other way of drawing ("Nodes 2.0") makes nodes higher
 WIDTHS = {"P2PDemoModel": 260, "PreviewImage": 440, "VAEDecode": 200, "MaskToImage": 290}
-PICTURE = {"PreviewImage": 230}  # space for pictures below the sockets
+PICTURE = {"PreviewImage": 230, "P2PSweep": 300}  # space for pictures below the sockets
 TALLEST = 2000  # a column of nodes
 NOTE_LETTERS, NOTE_LINE = 42, 22  # of a line, and its height
 

@@ -26,6 +26,7 @@ from devtools.templates_photos import (
     follow_instruction_sd15,
     save_and_reload,
 )
+from devtools.templates_sweeps import injection_shares
 from devtools.templates_ways import five_ways, six_ways_sd15
 
 CAT, DOG = "a cat on the grass", "a dog on the grass"
@@ -45,6 +46,7 @@ def templates() -> list[Template]:
         save_and_reload(),
         follow_instruction_demo(),
         five_ways(),
+        injection_shares(),
         word_swap_sd15(),
         edit_photo_sd15(),
         follow_instruction_sd15(),

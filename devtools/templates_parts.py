@@ -15,6 +15,7 @@ APP_INPUTS = {
     "P2PReweight": ("words", "scale"),
     "P2PPromptWeights": ("text",),
     "LoadImage": ("image",),
+    "P2PSweep": ("cross_replace_steps", "self_replace_steps", "seeds"),
 }
 APP_OUTPUTS = ("PreviewImage", "P2PCompare")
 SD15 = "Stable Diffusion 1.5"

@@ -36,7 +36,7 @@ CORE_NODES = (
     *("custom_sampler", "latent", "mask", "pag", "sag", "cond", "freelunch", "ip2p"),
     *("model_advanced", "model_merging", "model_downscale", "hypertile", "nag", "tomesd", "cfg"),
     *("apg", "tcfg", "mahiro", "fresca", "eps", "attention_multiply", "differential_diffusion"),
-    *("perpneg", "sd3", "flux", "slg", "easycache", "edit_model", "canny"),
+    *("perpneg", "sd3", "flux", "slg", "easycache", "edit_model", "canny", "images"),
 )
 
 
