@@ -79,8 +79,10 @@ class Pack:
         """The text encoder in a file, as CLIPLoader gives it. kind: that node's type."""
         import comfy.sd
 
-        type_ = getattr(comfy.sd.CLIPType, kind.upper(), comfy.sd.CLIPType.STABLE_DIFFUSION)
-        return comfy.sd.load_clip([str(path)], clip_type=type_)
+        known = comfy.sd.CLIPType.__members__
+        if kind.upper() not in known:
+            raise ValueError(f"There is no type {kind!r}. Known: {', '.join(known).lower()}.")
+        return comfy.sd.load_clip([str(path)], clip_type=known[kind.upper()])
 
     def text(self, clip: Any, prompt: str) -> list:
         """A CONDITIONING of one prompt, as CLIPTextEncode gives it."""

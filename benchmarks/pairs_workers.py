@@ -39,11 +39,12 @@ THINGS = (
     "car",
 )
 SMALL = ["--samples", "2", "--steps", "3", "--width", "128", "--height", "128", "--block", "4"]
+RUNS = ("2", "4", "killed", "poisoned", "full")
 WORKER = "MapWorker(MapBatches(Worker))"
 
 
 def write_captions(path: Path, count: int, poison: bool) -> Path:
-    """A file of captions; with poison the fourth has words that the text encoder cannot have."""
+    """A file of captions; with poison the fourth is a pair of brackets, which has no words."""
     lines = [
         {"source": f"a {THINGS[i % 12]} {place}", "instruction": "make it snowy",
          "edited": f"a {THINGS[i % 12]} in the snow"}
@@ -51,7 +52,7 @@ def write_captions(path: Path, count: int, poison: bool) -> Path:
         for place in [("on the grass", "on the beach", "in the city")[i // 12 % 3]]
     ]  # fmt: skip
     if poison:
-        lines[3] |= {"source": "embedding:no_such_file"}
+        lines[3] |= {"source": "()"}
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return path
 
@@ -127,29 +128,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--captions", type=int, default=12)
     parser.add_argument("--folder", type=Path, help="where to write; else a temporary one")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="p2p-pairs-"))
     folder.mkdir(parents=True, exist_ok=True)
     good = write_captions(folder / "good.jsonl", args.captions, poison=False)
     bad = write_captions(folder / "bad.jsonl", args.captions, poison=True)
     sys.stdout.write("| run | exit | s | pairs | the same | failed |\n|---|---|---|---|---|---|\n")
-    result = run(command(good, folder / "one"))
-    expected = pairs(folder / "one")
-    tell("one worker", result, folder / "one", expected)
-    for count in (2, 4):
-        out = folder / f"{count}"
-        result = run(command(good, out, "--workers", f"{count}"))
-        tell(f"{count} workers", result, out, expected)
-    out = folder / "killed"
-    result = run_and_kill(command(good, out, "--workers", "2"), out)
-    tell("2 workers, one killed", result, out, expected)
-    out = folder / "poisoned"
-    result = run(command(bad, out, "--workers", "2"))
-    tell("2 workers, a caption that fails", result, out, expected)
-    out = folder / "full"
-    result = run(command(good, out), largest=70_000)
-    tell("a full disk", result, out, expected)
-    tell("the same again, with room", run(command(good, out)), out, expected)
+    one, two = folder / "one", ["--workers", "2"]
+    result = run(command(good, one))
+    expected = pairs(one)
+    tell("one worker", result, one, expected)
+    for name in args.runs:
+        out = folder / name
+        if name in ("2", "4"):
+            tell(f"{name} workers", run(command(good, out, "--workers", name)), out, expected)
+        elif name == "killed":
+            result = run_and_kill(command(good, out, *two), out)
+            tell("2 workers, one killed", result, out, expected)
+        elif name == "poisoned":
+            result = run(command(bad, out, *two))
+            tell("2 workers, a caption that fails", result, out, expected)
+        else:
+            tell("a full disk", run(command(good, out), largest=70_000), out, expected)
+            tell("the same again, with room", run(command(good, out)), out, expected)
 
 
 if __name__ == "__main__":

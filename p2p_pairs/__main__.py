@@ -44,12 +44,9 @@ def make(args: argparse.Namespace) -> int:
                 write_card(folder, settings, len(repeated))
             raise
         write_card(folder, settings, len(repeated))
-    failed = folder.failures()
-    kept = sum(one.kept for one in folder.all_outcomes())
-    LOG.info(
-        "%s: %d pairs of %d captions; %d failed.", args.out, kept, len(folder.captions), len(failed)
-    )
-    return 1 if failed else 0
+    count = len(folder.captions)
+    LOG.info("%s: %d pairs of %d captions; %d failed.", args.out, folder.kept, count, folder.failed)
+    return 1 if folder.failed else 0
 
 
 def write(args: argparse.Namespace) -> int:
@@ -90,19 +87,17 @@ def encode(args: argparse.Namespace) -> int:
 
 def work(folder: Folder, made: Iterator[tuple[str, bytes]]) -> None:
     """Put results into the folder as they come, and tell how far it is."""
-    start, told, before = time.monotonic(), 0.0, len(folder.all_outcomes())
+    start, told, before = time.monotonic(), 0.0, len(folder.outcomes)
     for key, part in made:
         folder.add(key, part)
-        outcomes = folder.all_outcomes()
-        if len(outcomes) == len(folder.failures()) >= HOPELESS:
-            raise ValueError(f"The first {HOPELESS} captions all failed: {outcomes[-1].error}")
-        now = time.monotonic()
-        if now - told > 10 or len(outcomes) == len(folder.captions):
-            told, done = now, len(outcomes) - before
-            kept = sum(one.kept for one in outcomes)
-            speed = 60 * done / (now - start)
+        done, count, now = len(folder.outcomes), len(folder.captions), time.monotonic()
+        if done == folder.failed >= HOPELESS:
+            error = folder.outcomes[key].error
+            raise ValueError(f"The first {HOPELESS} captions all failed: {error}")
+        if now - told > 10 or done == count:
+            told, speed = now, 60 * (done - before) / (now - start)
             LOG.info("%d of %d captions, %d pairs kept, %.1f captions a minute",
-                         len(outcomes), len(folder.captions), kept, speed)  # fmt: skip
+                     done, count, folder.kept, speed)  # fmt: skip
 
 
 def results(
@@ -170,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return args.run(args)
     except DiskFull as error:
         told = f"{error} What is finished is whole: free some space and run the command again."
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         told = str(error)
     except ModuleNotFoundError as error:
         told = f"{error}. It is in p2p_pairs/requirements.txt: python -m pip install -r that file."

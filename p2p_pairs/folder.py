@@ -40,6 +40,7 @@ class Folder:
         remove_unfinished(path)
         self._claim(settings, keys)
         self.outcomes: dict[str, Outcome] = {}
+        self.kept = self.failed = 0  # pairs; captions
         for number in range(len(self.blocks)):
             self._take_stock(number)
 
@@ -61,8 +62,13 @@ class Folder:
             return
         path = self._part(key)
         write_bytes(path, part)
-        self.outcomes[key] = read_outcome(path)
+        self._count(read_outcome(path))
         self._finish_if_whole(self.block_of[key])
+
+    def _count(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.key] = outcome
+        self.kept += outcome.kept
+        self.failed += outcome.error is not None
 
     def _claim(self, settings: Settings, keys: Sequence[str]) -> None:
         """Settings and captions stay what they were."""
@@ -91,7 +97,8 @@ class Folder:
             outcomes = [Outcome(**one) for one in json.loads(note.read_text(encoding="utf-8"))]
             if all(one.error is None for one in outcomes):
                 self._remove_parts(number)  # of a run that ended just before
-                self.outcomes |= {one.key: one for one in outcomes}
+                for one in outcomes:
+                    self._count(one)
                 return
             note.unlink()
         for key in self.blocks[number]:
@@ -100,7 +107,7 @@ class Folder:
             if outcome is None or outcome.error is not None:
                 path.unlink(missing_ok=True)
             else:
-                self.outcomes[key] = outcome
+                self._count(outcome)
         self._finish_if_whole(number)
 
     def _finish_if_whole(self, number: int) -> None:

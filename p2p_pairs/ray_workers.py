@@ -27,7 +27,7 @@ from p2p_pairs.settings import Settings
 REPOSITORY = Path(__file__).resolve().parents[1]
 MAKER = "p2p_pairs.maker:Maker"
 DEATHS = 2  # of a worker, after which what it was doing is put aside
-BLOCKS = 2000  # that a run is cut into, at most
+BLOCKS = 20_000  # that a run is cut into, at most; a worker that dies begins its block again
 
 
 class Worker:
@@ -99,6 +99,7 @@ def _connect(workers: int, address: str | None, gpus: float) -> None:
     )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.target_max_block_size = 1  # bytes: a caption's part comes as soon as it is made
     context.max_errored_blocks = -1  # a dead worker's captions are tried again, see above
 
 

@@ -28,6 +28,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
         why = f"THE PAGE WAS NOT TESTED: {browser.lacking()}"
         terminalreporter.write_line(why, red=True, bold=True)
+    if any("test_pairs_workers" in report.nodeid for report in skipped):
+        why = "SEVERAL WORKERS WERE NOT TESTED: Ray is not installed."
+        terminalreporter.write_line(why, red=True, bold=True)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def rows(folder: Path) -> list[dict]:
     return [row for path in shards for row in pq.read_table(path).to_pylist()]
 
 
-@pytest.mark.skipif(not HAS_RAY, reason="RAY IS NOT INSTALLED: several workers were not tested.")
+@pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
 def test_several_workers_make_what_one_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
