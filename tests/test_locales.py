@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
 LINK = re.compile(r"\]\(([^)]+)\)")
 CODE = re.compile(r"`[^`\n]+`")
+FILLED = re.compile(r"\{[^{}]*\}")
 
 
 @pytest.fixture
@@ -153,3 +156,25 @@ def test_a_changed_page_has_no_translation(tmp_path: Path) -> None:
     assert chinese.read_text(encoding="utf-8").count("translates") == 1
     english.write_text("# Two\n", encoding="utf-8")
     assert locales.page_fault(english, chinese) == "translates another English page"
+
+
+def literals(tree: ast.AST) -> Iterator[str]:
+    """All texts of a program, with {} for what is filled in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield FILLED.sub("{}", node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts = (p.value if isinstance(p, ast.Constant) else "{}" for p in node.values)
+            yield "".join(map(str, parts))
+
+
+def test_translated_sentences_are_those_of_the_pack() -> None:
+    """What a node says and the page translates is found by its English text."""
+    programs = [*(REPOSITORY / "nodes").rglob("*.py"), *(REPOSITORY / "p2p_core").rglob("*.py")]
+    said = {text for path in programs for text in literals(ast.parse(path.read_text("utf-8")))}
+    known = json.loads((REPOSITORY / "web" / "sentences.json").read_text("utf-8"))["zh"]
+    assert len(known) > 40
+    for english, chinese in known.items():
+        assert FILLED.sub("{}", english) in said, english
+        assert set(FILLED.findall(english)) == set(FILLED.findall(chinese)), english
+        assert CHINESE.search(chinese)

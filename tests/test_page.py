@@ -320,6 +320,16 @@ def test_it_speaks_chinese(url: str, chromium: Any) -> None:
         page.mode("P2PAttentionController", BYPASSED)
         page.press_run()
         page.tab.locator(".p-toast-detail", has_text="已被绕过，无法传递它的 正面条件").wait_for()
+        close_messages(page)
+        load_graph(page, swap_graph(source_prompt=" "))
+        page.press_run()
+        page.tab.locator(
+            ".p2p-message", has_text="source_prompt 是空的。请用词语描述图像"
+        ).wait_for()
+        page.tab.get_by_test_id("error-overlay-dismiss").click()
+        load_graph(page, swap_graph(word_windows="horse: 0-1"))
+        page.run()
+        page.tab.locator(".p-toast-detail", has_text="中没有 'horse'。其中的词有").wait_for()
 
 
 def test_both_languages_have_every_text() -> None:

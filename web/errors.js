@@ -5,7 +5,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { addElement, isOurs, make, onQueue } from "./graph.js";
-import { say } from "./texts.js";
+import { say, translated } from "./texts.js";
 
 const FOLDER = decodeURIComponent(new URL(".", import.meta.url).pathname.split("/").at(-2));
 const SENTENCES = ["exception_during_validation", "exception_during_inner_validation"];
@@ -43,21 +43,21 @@ function isSentence({ node_type, exception_type, traceback }) {
 }
 
 api.addEventListener("execution_start", clearAll);
-api.addEventListener("execution_error", ({ detail }) => {
+api.addEventListener("execution_error", async ({ detail }) => {
     if (!isSentence(detail)) return;
     const node = app.graph.getNodeById(detail.node_id) ?? app.graph.getNodeById(+detail.node_id);
-    const text = detail.exception_message.trim();
+    const text = await translated(detail.exception_message.trim());
     const summary = say("failed", { node: node?.title ?? detail.node_type });
     app.extensionManager.toast.add({ severity: "error", summary, detail: text, life: LIFE });
     note(node, text);
 });
 
 /** Once the server has refused a graph, its errors are here; there is no event for it. */
-function lookForErrors(tries = TRIES) {
+async function lookForErrors(tries = TRIES) {
     const found = Object.entries(app.extensionManager.lastNodeErrors ?? app.lastNodeErrors ?? {});
     for (const [id, { class_type, errors }] of found) {
         const error = isOurs({ comfyClass: class_type }) && errors.find(({ type }) => SENTENCES.includes(type));
-        if (error) note(app.graph.getNodeById(id) ?? app.graph.getNodeById(+id), error.details);
+        if (error) note(app.graph.getNodeById(id) ?? app.graph.getNodeById(+id), await translated(error.details.trim()));
     }
     if (!found.length && tries) looking = setTimeout(lookForErrors, WAIT, tries - 1);
 }

@@ -74,9 +74,28 @@ const TEXTS = {
     },
 };
 
+const language = () => app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
+
 /** A text in the page's language, with {names} filled in. */
 export function say(key, values = {}) {
-    const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
-    const text = TEXTS[language]?.[key] ?? TEXTS.en[key];
-    return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+    return filled(TEXTS[language()]?.[key] ?? TEXTS.en[key], values);
+}
+
+const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+
+// What nodes say themselves, by language: English sentences with {names} and their translations.
+const sentences = fetch(new URL("sentences.json", import.meta.url)).then((answer) => answer.json());
+
+/** A sentence of a node in the page's language; one without a translation stays as it is. */
+export async function translated(sentence) {
+    const known = Object.entries((await sentences.catch(() => ({})))[language()] ?? {});
+    for (const [english, other] of known) {
+        const pattern = english.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replace(/\{(\w+)\}/g, "(?<$1>[^]*?)");
+        const found = sentence.match(new RegExp(`^${pattern}$`));
+        if (!found) continue;
+        const values = {};
+        for (const [name, value] of Object.entries(found.groups ?? {})) values[name] = await translated(value);
+        return filled(other, values);
+    }
+    return sentence;
 }
