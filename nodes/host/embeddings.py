@@ -19,6 +19,7 @@ CLIP_FILES = (
 )
 
 
+@torch.no_grad()
 def image_embeddings(clip_vision: Any, pictures: Tensor) -> Tensor:
     """Pictures (B, H, W, 3) in CLIP's common space, (B, D); cropped to squares, as CLIP does.
 
@@ -36,6 +37,7 @@ def image_embeddings(clip_vision: Any, pictures: Tensor) -> Tensor:
     return torch.cat(found).float().cpu()
 
 
+@torch.no_grad()
 def text_embeddings(clip: Any, captions: Sequence[str], width: int) -> Tensor:
     """Captions in CLIP's common space, (len(captions), D = width), by the encoder of that width.
 
@@ -79,6 +81,7 @@ def _encoder(clip: Any, width: int) -> tuple[str, Any]:
     )
 
 
+@torch.no_grad()
 def structure_keys(dino: Any, pictures: Tensor) -> Tensor:
     """Keys of a DINO's last layer for whole pictures (B, H, W, 3), squeezed to squares: (B, T, D).
 

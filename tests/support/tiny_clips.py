@@ -6,6 +6,7 @@ while it loads. Weights are random.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -38,7 +39,7 @@ DINO = {
     "hidden_size": 32,
     "num_hidden_layers": 24,
     "num_attention_heads": 4,
-    "image_size": IMAGE_SIZE,
+    "image_size": 518,  # older hosts know no other
     "patch_size": 14,
     "layer_norm_eps": 1e-6,
     "use_swiglu_ffn": False,
@@ -69,11 +70,13 @@ def text_file(folder: Path, projection: bool = True, seed: int = 1) -> Path:
 def image_encoder(folder: Path, seed: int = 2, **changes: Any) -> ClipVisionModel:
     """A CLIP Vision, or with other settings another encoder, by the host's loader."""
     config = {**VISION, **changes}
-    model = ClipVisionModel(config)
+    sizes = folder / f"{config['model_type']}.json"  # older hosts read no dictionary
+    sizes.write_text(json.dumps(config), encoding="utf-8")
+    model = ClipVisionModel(str(sizes))
     randomize(model.model, seed, {"patch_embedding": 4.0})
     path = folder / f"{config['model_type']}_{seed}.safetensors"
     save_file({key: value.contiguous() for key, value in model.get_sd().items()}, path)
-    with patch.object(comfy.clip_vision, "ClipVisionModel", lambda _: ClipVisionModel(config)):
+    with patch.object(comfy.clip_vision, "ClipVisionModel", lambda _: ClipVisionModel(str(sizes))):
         loaded = comfy.clip_vision.load(str(path))
     assert loaded is not None
     return loaded
