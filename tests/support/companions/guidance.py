@@ -65,13 +65,20 @@ NODES: dict[str, dict[str, Any]] = {
     "TemporalScoreRescaling": {"tsr_k": 0.95, "tsr_sigma": 1.0},
 }
 OF_ALL = {"Mahiro", "TemporalScoreRescaling"}  # they read all pictures of a batch together
+WHY = dict.fromkeys(OF_ALL, "edit: the node itself mixes a batch") | {
+    "SelfAttentionGuidance": "ssd: it has no attention in its middle, which the node needs"
+}
+FAMILIES = {
+    "SelfAttentionGuidance": ("sd1", "sd1 inpainting", "sd2", "sd2, v", "sdxl", "sdxl inpainting")
+}
 COMPANIONS = [
     *(
         Companion(
             name,
             model=partial(node, name, **inputs),
             oracle=name not in OF_ALL,
-            why="edit: the node itself mixes a batch" if name in OF_ALL else "",
+            families=FAMILIES.get(name, ()),
+            why=WHY.get(name, ""),
         )
         for name, inputs in NODES.items()
     ),

@@ -28,6 +28,7 @@ BESIDE = tuple(
     and companion.load is None
     and companion.sample is ksampler
     and not companion.settings
+    and not companion.families
     and name != "a LoRA on the text encoder"
 )
 
