@@ -14,9 +14,8 @@ from .edit_words import asked_later, split_phrases
 from .heat_sheet import heat_picture
 from .host.messages import pictures_for_page
 from .host.wires import lacking, wired
-from .run_pictures import by_seed, run_pictures
+from .run_pictures import by_seed, run_inputs, run_pictures
 from .sheets import sheet
-from .sockets import RecordSocket
 
 NEEDS_RECORD = (
     "Wire the record of the P2P Edit or P2P Attention Controller that made the pictures; for plain "
@@ -36,19 +35,7 @@ class Compare(io.ComfyNode):
             "images, or the sampler's latent and a VAE.",
             search_aliases=["before after", "contact sheet", "compare edits"],
             inputs=[
-                RecordSocket.Input(
-                    "record", optional=True, tooltip="Of P2P Edit or P2P Attention Controller."
-                ),
-                io.Image.Input(
-                    "images", optional=True, lazy=True, tooltip="The run's decoded pictures."
-                ),
-                io.Latent.Input(
-                    "samples",
-                    optional=True,
-                    lazy=True,
-                    tooltip="Instead of images: the sampler's output.",
-                ),
-                io.Vae.Input("vae", optional=True, tooltip="Decodes the samples."),
+                *run_inputs(),
                 io.Boolean.Input(
                     "difference",
                     default=False,

@@ -14,9 +14,8 @@ from ..p2p_core.scores import csv_table, text_table
 from .edit_words import asked_later
 from .host.messages import text_on
 from .host.wires import lacking, wired
-from .run_pictures import by_seed, run_pictures
+from .run_pictures import by_seed, run_inputs, run_pictures
 from .score_inputs import scorer, scorer_inputs
-from .sockets import RecordSocket
 
 TITLE = "P2P Edit Scores"
 NEEDS_RECORD = "Wire the record of the P2P Edit or P2P Attention Controller that made the pictures."
@@ -54,19 +53,7 @@ class EditScores(io.ComfyNode):
                 "PIE-Bench",
             ],
             inputs=[
-                RecordSocket.Input(
-                    "record", optional=True, tooltip="Of P2P Edit or P2P Attention Controller."
-                ),
-                io.Image.Input(
-                    "images", optional=True, lazy=True, tooltip="The run's decoded pictures."
-                ),
-                io.Latent.Input(
-                    "samples",
-                    optional=True,
-                    lazy=True,
-                    tooltip="Instead of images: the sampler's output.",
-                ),
-                io.Vae.Input("vae", optional=True, tooltip="Decodes the samples."),
+                *run_inputs(),
                 *scorer_inputs(),
             ],
             outputs=[

@@ -5,9 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..p2p_core.record import Record
+from .sockets import RecordSocket
+
+
+def run_inputs() -> list[io.Input]:
+    """record, images, samples, vae: of a run that is taken apart."""
+    return [
+        RecordSocket.Input(
+            "record", optional=True, tooltip="Of P2P Edit or P2P Attention Controller."
+        ),
+        io.Image.Input("images", optional=True, lazy=True, tooltip="The run's decoded pictures."),
+        io.Latent.Input(
+            "samples", optional=True, lazy=True, tooltip="Instead of images: the sampler's output."
+        ),
+        io.Vae.Input("vae", optional=True, tooltip="Decodes the samples."),
+    ]
 
 
 def run_pictures(node: str, images: Tensor | None, samples: dict | None, vae: Any) -> Tensor:
