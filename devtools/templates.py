@@ -156,11 +156,12 @@ def input_slots(schema: Json) -> list[Json]:
 
 
 def widget_values(schema: Json, given: Json) -> list[Any]:
-    """The given values or the defaults; a seed has a second widget behind it."""
+    """The given values; defaults of what is not given or wired. A seed has a second widget."""
     values: list[Any] = []
     for name, type_, options, _ in specs(schema):
         if type_ in WIDGET_TYPES:
-            values.append(given[name] if name in given else options["default"])
+            value = given.get(name)
+            values.append(options["default"] if value is None or isinstance(value, list) else value)
             if options.get("control_after_generate"):
                 values.append("fixed")
     return values

@@ -52,7 +52,8 @@ def _sampler_inputs() -> list[io.Input]:
     samplers, schedulers = sampler_names()
     return [
         io.Int.Input(
-            "seed", default=0, min=0, max=LAST_SEED, tooltip="Of all pictures; not used with seeds."
+            "seed", default=0, min=0, max=LAST_SEED, control_after_generate=True,
+            tooltip="Of all pictures; not used with seeds.",
         ),
         io.Int.Input("steps", default=20, min=1, max=10000, tooltip="As for a KSampler."),
         io.Float.Input(
