@@ -72,7 +72,7 @@ class Sweep(io.ComfyNode):
             cross_replace_steps=cross_replace_steps, self_replace_steps=self_replace_steps,
             scales=scales, windows=windows, thresholds=thresholds, seeds=seeds,
         )  # fmt: skip
-        if at_most is not None:
+        if isinstance(at_most, int):  # the host says what is wrong with anything else
             check_count(grid, at_most)
         return True
 

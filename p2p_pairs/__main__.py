@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         told = str(error)
     except ModuleNotFoundError as error:
-        told = f"{error}. It is in p2p_pairs/requirements.txt: python -m pip install -r that file."
+        told = f'{error}. Install what is needed: python -m pip install ".[pairs,pairs-workers]".'
     except KeyboardInterrupt:
         told = "Interrupted; run the command again to go on."
     sys.stderr.write(f"p2p-pairs: {told}\n")

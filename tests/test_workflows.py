@@ -81,6 +81,7 @@ def test_links_join_existing_sockets_of_one_type(file: Path) -> None:
 def test_widgets_have_one_value_each(file: Path) -> None:
     for node in server_nodes(load_workflow(file)):
         assert len(node["widgets_values"]) == len(widget_names(node["type"])), node["type"]
+        assert not any(isinstance(value, list) for value in node["widgets_values"]), "a wire's"
 
 
 @every_file

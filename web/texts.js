@@ -84,12 +84,14 @@ export function say(key, values = {}) {
 const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 // What nodes say themselves, by language: English sentences with {names} and their translations.
-const sentences = fetch(new URL("sentences.json", import.meta.url)).then((answer) => answer.json());
+let sentences;
+const readSentences = () => fetch(new URL("sentences.json", import.meta.url)).then((answer) => answer.json());
 
 /** A sentence of a node in the page's language; one without a translation stays as it is. */
 export async function translated(sentence) {
-    const known = Object.entries((await sentences.catch(() => ({})))[language()] ?? {});
-    for (const [english, other] of known) {
+    if (language() === "en") return sentence;
+    const known = await (sentences ??= readSentences().catch(() => ({})));
+    for (const [english, other] of Object.entries(known[language()] ?? {})) {
         const pattern = english.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replace(/\{(\w+)\}/g, "(?<$1>[^]*?)");
         const found = sentence.match(new RegExp(`^${pattern}$`));
         if (!found) continue;

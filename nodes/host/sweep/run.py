@@ -80,8 +80,9 @@ class Sweep:
             by_seed.setdefault(setting.get("seeds", self.seed), []).append(setting)
         found = {seed: self._found(folder, seed, settings) for seed, settings in by_seed.items()}
         yield from filter(None, found.values())
+        there = {spelled_setting(cell.setting) for cells in found.values() for cell in cells}
         missing = {
-            seed: [s for s in settings if s not in [cell.setting for cell in found[seed]]]
+            seed: [setting for setting in settings if spelled_setting(setting) not in there]
             for seed, settings in by_seed.items()
         }
         jobs = [(seed, part) for seed, left in missing.items() for part in self._batches(left)]
