@@ -299,9 +299,8 @@ def test_the_plain_picture_with_a_positive(page: Page, kind: str, mode: int) -> 
 @only_classic
 def test_the_first_node_that_a_search_finds(page: Page) -> None:
     page.tab.evaluate("app.graph.clear()")
-    page.tab.mouse.dblclick(500, 650)
-    page.tab.wait_for_timeout(500)
-    page.tab.keyboard.type("prompt to prompt")
+    page.tab.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    page.tab.get_by_role("combobox", name="Add a node...").fill("prompt to prompt")
     results = page.tab.get_by_test_id("result-item")
     results.first.wait_for()
     assert results.first.inner_text().startswith("P2P Edit")
