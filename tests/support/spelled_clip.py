@@ -40,7 +40,7 @@ class SpelledClip:
         if self.length:
             text = torch.nn.functional.pad(text, (0, 0, 0, self.length - text.shape[1]))
         generator = torch.Generator().manual_seed(len(tokens))
-        return [[text, self.extras(text.shape[1], generator)]]
+        return [[text, {"pooled_output": None, **self.extras(text.shape[1], generator)}]]
 
     def _vector(self, token: str) -> Tensor:
         seed = int.from_bytes(token.encode()[:6], "little")

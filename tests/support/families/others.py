@@ -13,6 +13,8 @@ import torch
 from .streams import AXES, CHROMA
 from .tiny import Family, pooled
 
+RADIANCE_SETTINGS = comfy.ldm.chroma_radiance.model.ChromaRadianceParams.__dataclass_fields__
+
 AURA_FLOW = Family(
     "AuraFlow", "AuraFlow", comfy.ldm.aura.mmdit.MMDiT,
     {"in_channels": 4, "dim": 96, "n_layers": 3, "n_double_layers": 1, "n_heads": 4,
@@ -36,7 +38,7 @@ RADIANCE = Family(
     {**CHROMA.sizes, "in_channels": 3, "out_channels": 3, "patch_size": 16, "nerf_hidden_size": 8,
      "nerf_mlp_ratio": 2, "nerf_depth": 1, "nerf_max_freqs": 2, "nerf_tile_size": 0,
      "nerf_final_head_type": "conv", "nerf_embedder_dtype": torch.float32, "use_x0": False,
-     "use_sequential_txt_ids": False},
+     **{name: False for name in RADIANCE_SETTINGS if name == "use_sequential_txt_ids"}},
     4096, channels=3,
 )  # fmt: skip
 

@@ -90,7 +90,8 @@ class Family:
         """A CONDITIONING of random text: cross_attn (1, tokens, width) and what goes with it."""
         generator = torch.Generator().manual_seed(seed)
         text = torch.randn(1, tokens, self.width, generator=generator)
-        return [[text, self.extras(tokens, generator)]]
+        # the host's encoders always name the pooled vector, be it none
+        return [[text, {"pooled_output": None, **self.extras(tokens, generator)}]]
 
     def latent(self, height: int = 12, width: int = 20, batch: int = 1) -> Tensor:
         frames = (1,) if self.frames else ()
