@@ -12,6 +12,9 @@ two more predictions for the step itself. Columns:
 - distance: of the null embeddings from the empty prompt's, as a share of that one's norm;
 - rows: UNet evaluations of the optimisation (a backward pass counts as one more).
 
+With two methods a second table compares them photograph by photograph, with standard errors: all of
+them, and those whose edit succeeds with both.
+
 With --rounding it tells instead by how much results differ between one thread and two, which round
 differently: reconstructions, and embeddings as a share of the way that the optimisation took them.
 """
@@ -209,6 +212,25 @@ def table(results: dict[str, list[Result]], title: str) -> Table:
     return shown
 
 
+def paired_table(first: list[Result], second: list[Result], title: str) -> Table:
+    """Means of the second method less the first's, plus or minus their standard errors."""
+    pairs = list(zip(first, second, strict=True))
+    groups = {
+        "all": pairs, "success with both": [p for p in pairs if p[0].success and p[1].success],
+    }  # fmt: skip
+    shown = Table("photographs", "n", "back", "kept", "success", box=MARKDOWN, title=title)
+    for name, group in groups.items():
+        if len(group) < 2:
+            continue
+        cells = []
+        for column, unit in (("back", " dB"), ("kept", " dB"), ("success", "")):
+            differences = [float(getattr(b, column) - getattr(a, column)) for a, b in group]
+            error = statistics.stdev(differences) / len(group) ** 0.5
+            cells.append(f"{statistics.fmean(differences):+.2f} ± {error:.2f}{unit}")
+        shown.add_row(name, str(len(group)), *cells)
+    return shown
+
+
 def rounding_table(bench: Bench, work: list[tuple[Case, np.ndarray]]) -> Table:
     columns = ("method", "photograph", "euler, 1", "heun, 1", "euler, 2", "heun, 2", "difference")
     shown = Table(*columns, box=MARKDOWN, title="one thread and two")
@@ -225,6 +247,7 @@ def rounding_table(bench: Bench, work: list[tuple[Case, np.ndarray]]) -> Table:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=15, help="photographs")
+    parser.add_argument("--skip", type=int, default=0, help="photographs left out before them")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=7.5)
     parser.add_argument("--inner-steps", type=int, default=10)
@@ -240,7 +263,7 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     bench, console = Bench(options), Console(width=110)
-    work = photographs(options.count)
+    work = photographs(options.skip + options.count)[options.skip :]
     if options.rounding:
         console.print(rounding_table(bench, work))
         return
@@ -252,6 +275,9 @@ def main() -> None:
             found.append(bench.result(name, case, picture, latent))
     title = f"{options.count} photographs, {options.steps} steps, cfg {options.cfg:g}"
     console.print(table(results, title))
+    if len(results) == 2:
+        first, second = results
+        console.print(paired_table(*results.values(), title=f"{second} less {first}"))
 
 
 if __name__ == "__main__":
