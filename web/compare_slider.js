@@ -29,6 +29,7 @@ function build(node) {
     source.addEventListener("load", () => {
         const [width] = node.size;
         view.height = Math.min((width - MARGINS) * source.naturalHeight / source.naturalWidth + BAR, MOST);
+        frame.style.minHeight = `${view.height - BAR}px`; // older Nodes 2.0 give a widget no height of their own
         fit(node);
     });
     addElement(node, "p2p_compare", element, () => view.height);

@@ -203,5 +203,19 @@ class Page:
         self.tab.wait_for_timeout(300)
         return history[new.pop()]
 
+    def error(self) -> Any:
+        """The host's own message of an error: an overlay, on older pages a dialog."""
+        return self.tab.locator("[data-testid='error-overlay'], .p-dialog-content")
+
+    def close_messages(self) -> None:
+        """Of errors: the host's own, and those that pop up."""
+        for button in self.tab.locator(".p-dialog-close-button").all():
+            button.click()
+        for button in self.tab.locator(".p-toast-close-button").all():
+            button.click()
+        self.tab.wait_for_timeout(500)  # they fade out
+        for button in self.tab.get_by_test_id("error-overlay-dismiss").all():
+            button.click()
+
     def texts(self, selector: str) -> list[str]:
         return [text.strip() for text in self.tab.locator(selector).all_inner_texts()]
