@@ -19,11 +19,16 @@ MUTED = 2  # the page's mode of a node that is switched off
 OPTIONAL_SHAPE = 7  # how the page draws the socket of an optional input
 
 TITLE, SLOT, LINE, TEXT = 30, 20, 24, 76  # heights
-GAP_X, GAP_Y = 60, 85  # the page's other way of drawing ("Nodes 2.0") makes nodes higher
-WIDTHS = {"P2PDemoModel": 260, "PreviewImage": 440, "VAEDecode": 200, "MaskToImage": 290}
-PICTURE = {"PreviewImage": 230, "P2PSweep": 300}  # space for pictures below the sockets
-TALLEST = 2000  # a column of nodes
-NOTE_LETTERS, NOTE_LINE = 42, 22  # of a line, and its height
+WIDTH, WIDTHS = 300, {"P2PDemoModel": 240, "PreviewImage": 350}
+PICTURE = {"PreviewImage": 230, "P2PSweep": 300, "LoadImage": 260}  # space below the sockets
+COLLAPSED, COLLAPSED_WIDTH = {"VAEEncode", "VAEDecode"}, 130  # only their titles are drawn
+# The page's other way of drawing ("Nodes 2.0") makes nodes higher, and words that are shown do too.
+GAP_X, GAP_Y, WORDS_GAP, COLLAPSED_GAP = 30, 40, 75, 12
+WITH_WORDS = {"P2PEdit", "P2PWordSwap", "P2PRefine", "P2PReweight", "P2PLocalBlendMask"}
+# The page opens a template in the middle three quarters of itself; here of 1600 x 1000 pixels.
+ROOM = (1200, 735)
+STAGE = 44  # letters over a column
+NOTE_LETTERS, NOTE_LINE = 39, 21  # of a line, and its height
 
 
 @dataclass
@@ -45,6 +50,7 @@ class Template:
     app_outputs: list[str] = field(default_factory=list)  # ids of nodes
     models: list[dict[str, str]] = field(default_factory=list)
     muted: set[str] = field(default_factory=set)  # nodes that wait until somebody wakes them
+    stages: dict[int, str] = field(default_factory=dict)  # titles over columns
 
     def add(self, column: int, class_type: str, title: str = "", /, **inputs: Any) -> Link:
         """A node; returns a link to its first output. Columns fill from the top."""
@@ -95,7 +101,9 @@ def page_workflow(template: Template, schemas: Mapping[str, Json]) -> Json:
         "last_link_id": len(links := connect(nodes, template.graph)),
         "nodes": nodes,
         "links": links,
-        "groups": [],
+        "groups": [
+            group(nodes, columns, column, title) for column, title in template.stages.items()
+        ],
         "config": {},
         "extra": app_mode(template),
         "version": 0.4,
@@ -119,7 +127,7 @@ def page_node(template: Template, node_id: str, schema: Json) -> Json:
         "type": class_type,
         "pos": [0, 0],
         "size": node_size(schema, inputs),
-        "flags": {},
+        "flags": {"collapsed": True} if class_type in COLLAPSED else {},
         "order": int(node_id) - 1,
         "mode": MUTED if node_id in template.muted else 0,
         "inputs": inputs,
@@ -174,7 +182,7 @@ def node_size(schema: Json, inputs: list[Json]) -> list[int]:
         if type_ in WIDGET_TYPES:
             lines = 2 if options.get("control_after_generate") else 1
             height += TEXT if options.get("multiline") else LINE * lines
-    return [WIDTHS.get(schema["name"], 330), height + 14]
+    return [WIDTHS.get(schema["name"], WIDTH), height + 14]
 
 
 def notes_of(template: Template, number: int) -> list[Json]:
@@ -194,7 +202,7 @@ def note_node(number: int, text: str, title: str = "How to use this") -> Json:
         "id": number,
         "type": "MarkdownNote",
         "pos": [0, 0],
-        "size": [330, 40 + NOTE_LINE * lines],
+        "size": [WIDTH, 40 + NOTE_LINE * lines],
         "flags": {},
         "order": number - 1,
         "mode": 0,
@@ -206,6 +214,26 @@ def note_node(number: int, text: str, title: str = "How to use this") -> Json:
         "color": "#432",
         "bgcolor": "#653",
     }
+
+
+def group(nodes: list[Json], columns: Mapping[str, int], column: int, title: str) -> Json:
+    """A frame around a column, with a title that can be read from afar."""
+    mine = [node for node in nodes if columns[str(node["id"])] == column]
+    left, top = (min(node["pos"][axis] for node in mine) for axis in (0, 1))
+    right, bottom = (
+        max(node["pos"][axis] + _extent(node)[axis] for node in mine) for axis in (0, 1)
+    )
+    margin, above = GAP_X // 2 - 3, TITLE + STAGE + 20
+    return {
+        "id": column + 1,
+        "title": title,
+        "bounding": [
+            left - margin, top - above, right - left + 2 * margin, bottom - top + above + margin,
+        ],
+        "color": "#8899aa",
+        "font_size": STAGE,
+        "flags": {},
+    }  # fmt: skip
 
 
 def connect(nodes: list[Json], graph: Json) -> list[list[Any]]:
@@ -227,16 +255,37 @@ def connect(nodes: list[Json], graph: Json) -> list[list[Any]]:
 def place_in_columns(nodes: list[Json], columns: Mapping[str, int]) -> None:
     """Columns from left to right, nodes from top to bottom, without overlaps.
 
-    A column that would be taller than TALLEST goes on beside itself, so that a large graph fits
-    the screen.
+    Columns that are too tall go on beside themselves; how tall that is decides how large the page
+    can show the graph.
     """
-    x = 0
+
+    def scale(tallest: int) -> float:
+        width, height = _placed(nodes, columns, tallest)
+        return min(ROOM[0] / width, ROOM[1] / height)
+
+    highest = max(node["size"][1] for node in nodes)
+    _placed(nodes, columns, max(range(highest, highest + 1500, 20), key=scale))
+
+
+def _placed(nodes: list[Json], columns: Mapping[str, int], tallest: int) -> tuple[int, int]:
+    """Place them; width and height of all."""
+    x = height = 0
     for column in range(1 + max(columns.values())):
         y = width = 0
         for node in (node for node in nodes if columns[str(node["id"])] == column):
-            if y and y + node["size"][1] > TALLEST:
+            wide, high, gap = _extent(node)
+            if y and y + high > tallest:
                 x, y, width = x + width, 0, 0
             node["pos"] = [x, y]
-            y += node["size"][1] + TITLE + GAP_Y
-            width = max(width, node["size"][0] + GAP_X)
+            height = max(height, y + TITLE + high)
+            y += high + TITLE + gap
+            width = max(width, wide + GAP_X)
         x += width
+    return x - GAP_X, height
+
+
+def _extent(node: Json) -> tuple[int, int, int]:
+    """Width and height as it is drawn, and the distance to the next below it."""
+    if node["flags"].get("collapsed"):
+        return COLLAPSED_WIDTH, 0, COLLAPSED_GAP
+    return *node["size"], WORDS_GAP if node["type"] in WITH_WORDS else GAP_Y

@@ -7,6 +7,7 @@ With parts of names, only the templates that have one of them in theirs.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
 import json
@@ -36,7 +37,7 @@ LETTERS, TITLE_LETTERS = 30, 20  # in a line of a card
 INK, PAPER = "#222", "#f4f1ea"
 
 
-async def make(comfy: Comfy, parts: Sequence[str]) -> None:
+async def make(comfy: Comfy, parts: Sequence[str], thumbnails: bool) -> None:
     await comfy.wait_until_ready()
     async with comfy.session.get("/object_info") as answer:
         schemas = await answer.json()
@@ -45,6 +46,8 @@ async def make(comfy: Comfy, parts: Sequence[str]) -> None:
             continue
         text = json.dumps(page_workflow(template, schemas), indent=1, ensure_ascii=False)
         (WORKFLOWS / f"{template.name}.json").write_text(text + "\n", encoding="utf-8")
+        if not thumbnails:
+            continue
         if template.models:  # they are not here
             thumbnail = card(template)
         else:
@@ -110,12 +113,16 @@ def prompts(template: Template) -> list[tuple[int, str]]:
 
 
 async def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help="of a template's name")
+    parser.add_argument("--graphs-only", action="store_true", help="leave thumbnails as they are")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="p2p-templates-", ignore_cleanup_errors=True) as folder:
         base = prepare_base_folder(Path(folder))
         log = base / "comfyui.log"
         try:
             async with running_server(base, log) as comfy:
-                await make(comfy, sys.argv[1:])
+                await make(comfy, options.parts, not options.graphs_only)
         except DemoError as error:
             sys.stderr.write(f"{error}\n{log.read_text(encoding='utf-8')[-2000:]}")
             return 1

@@ -23,6 +23,9 @@ CONTROLNET_URL = (
     "https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/"
     + CONTROLNET
 )
+STAGES = {
+    0: "Start", 1: "Picture, words", 2: "What each way gets", 3: "Sampling", 4: "Results",
+}  # fmt: skip
 
 
 def five_ways() -> Template:
@@ -34,6 +37,7 @@ def five_ways() -> Template:
         "a given one. 5 *InstructPix2Pix* follows a sentence.\n\n"
         "Change the words of all, and compare what else has changed.",
         ("the picture", "inpainting", "image to image", "P2P", "inversion", "instruction"),
+        stages=STAGES,
     )
     model = demo_model(template)
     photo = paint(template, model, CAT, "The picture")
@@ -61,6 +65,7 @@ def six_ways_sd15() -> Template:
             {"name": CONTROLNET, "url": CONTROLNET_URL, "directory": "controlnet"},
         ],
         model_title=SD15,
+        stages=STAGES,
     )
     model = template.add(0, "CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
     photo = template.add(0, "LoadImage", "The photograph and its mask", image="example.png")

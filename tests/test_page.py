@@ -233,8 +233,7 @@ def test_edit_sockets_grow(page: Page) -> None:
 def test_a_sentence_before_the_run(page: Page) -> None:
     load_graph(page, swap_graph(source_prompt=" "))
     page.press_run()
-    page.error().wait_for()
-    assert "source_prompt is empty. Describe the picture in words" in page.error().inner_text()
+    page.error("source_prompt is empty. Describe the picture in words").wait_for()
     page.tab.locator(".p2p-message").wait_for()
     assert page.texts(".p2p-message")[0].startswith("source_prompt is empty.")
     page.close_messages()
@@ -272,7 +271,7 @@ def test_a_controller_that_is_off_says_what_is_missing(page: Page, mode: int, me
     page.mode("P2PAttentionController", mode)
     page.press_run()
     page.tab.locator(".p-toast-detail", has_text=message).wait_for()
-    assert page.error().count() == 0
+    assert page.tab.get_by_test_id("error-overlay").count() == 0
     page.close_messages()
     page.errors.clear()  # the page writes that sentence to its console
 
@@ -318,9 +317,9 @@ def test_it_speaks_chinese(url: str, chromium: Any) -> None:
         page.close_messages()
         load_graph(page, swap_graph(source_prompt=" "))
         page.press_run()
-        page.tab.locator(
-            ".p2p-message", has_text="source_prompt 是空的。请用词语描述图像"
-        ).wait_for()
+        sentence = "source_prompt 是空的。请用词语描述图像"
+        page.tab.locator(".p2p-message", has_text=sentence).wait_for()
+        page.tab.locator(".p-toast-detail", has_text=sentence).wait_for()
         page.close_messages()
         load_graph(page, swap_graph(word_windows="horse: 0-1"))
         page.run()

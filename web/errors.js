@@ -10,6 +10,7 @@ import { say, translated } from "./texts.js";
 const FOLDER = decodeURIComponent(new URL(".", import.meta.url).pathname.split("/").at(-2));
 const SENTENCES = ["exception_during_validation", "exception_during_inner_validation"];
 const LIFE = 15000, WAIT = 200, TRIES = 25; // milliseconds
+const OF_THE_PAGE = "[data-testid='error-overlay'], .p-dialog-content"; // its own message of an error
 const marked = new Set();
 let looking;
 
@@ -47,17 +48,27 @@ api.addEventListener("execution_error", async ({ detail }) => {
     if (!isSentence(detail)) return;
     const node = app.graph.getNodeById(detail.node_id) ?? app.graph.getNodeById(+detail.node_id);
     const text = await translated(detail.exception_message.trim());
-    const summary = say("failed", { node: node?.title ?? detail.node_type });
-    app.extensionManager.toast.add({ severity: "error", summary, detail: text, life: LIFE });
+    popUp(node?.title ?? detail.node_type, text);
     note(node, text);
 });
+
+function popUp(title, text) {
+    app.extensionManager.toast.add({ severity: "error", summary: say("failed", { node: title }), detail: text, life: LIFE });
+}
 
 /** Once the server has refused a graph, its errors are here; there is no event for it. */
 async function lookForErrors(tries = TRIES) {
     const found = Object.entries(app.extensionManager.lastNodeErrors ?? app.lastNodeErrors ?? {});
     for (const [id, { class_type, errors }] of found) {
         const error = isOurs({ comfyClass: class_type }) && errors.find(({ type }) => SENTENCES.includes(type));
-        if (error) note(app.graph.getNodeById(id) ?? app.graph.getNodeById(+id), await translated(error.details.trim()));
+        if (!error) continue;
+        const node = app.graph.getNodeById(id) ?? app.graph.getNodeById(+id);
+        const text = await translated(error.details.trim());
+        note(node, text);
+        setTimeout(() => { // some pages only say that something failed, and none says it in Chinese
+            const shown = [...document.querySelectorAll(OF_THE_PAGE)].some((message) => message.textContent.includes(text));
+            if (!shown) popUp(node?.title ?? class_type, text);
+        }, 2 * WAIT);
     }
     if (!found.length && tries) looking = setTimeout(lookForErrors, WAIT, tries - 1);
 }

@@ -203,19 +203,19 @@ class Page:
         self.tab.wait_for_timeout(300)
         return history[new.pop()]
 
-    def error(self) -> Any:
-        """The host's own message of an error: an overlay, on older pages a dialog."""
-        return self.tab.locator("[data-testid='error-overlay'], .p-dialog-content")
+    def error(self, sentence: str = "") -> Any:
+        """A message of an error: the page's overlay, on older ones a dialog; or what pops up."""
+        kinds = "[data-testid='error-overlay'], .p-dialog-content, .p-toast-detail"
+        return self.tab.locator(kinds, has_text=sentence)
 
     def close_messages(self) -> None:
         """Of errors: the host's own, and those that pop up."""
-        for button in self.tab.locator(".p-dialog-close-button").all():
-            button.click()
-        for button in self.tab.locator(".p-toast-close-button").all():
-            button.click()
-        self.tab.wait_for_timeout(500)  # they fade out
-        for button in self.tab.get_by_test_id("error-overlay-dismiss").all():
-            button.click()
+        for button in (".p-dialog-close-button", ".p-toast-close-button"):
+            for found in self.tab.locator(button).all():
+                found.click()
+            self.tab.wait_for_timeout(500)  # they fade out
+        for found in self.tab.get_by_test_id("error-overlay-dismiss").all():
+            found.click()
 
     def texts(self, selector: str) -> list[str]:
         return [text.strip() for text in self.tab.locator(selector).all_inner_texts()]
