@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,23 @@ def test_caches_that_skip_calls(node: str, case: Case) -> None:
     assert distance(source, plain(family, SOURCE, steps)[0]) > 1e-4  # it did skip
     assert distance(edit, source) > 1e-3
     assert distance(edit, plain(family, case.target, how)[0]) > 1e-4  # and went on editing
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+@pytest.mark.parametrize(
+    "family", [streams.FLUX_DEV, streams.KREA2], ids=lambda family: family.name
+)  # fmt: skip
+def test_normalised_attention_guidance(family: Family, cfg: float) -> None:
+    """It mixes what a prompt and a negative of its length attend to, in one batch."""
+    model = patched("NAGuidance", family, nag_scale=5.0, nag_alpha=0.5, nag_tau=1.5)
+    how = How(model=model, cfg=cfg, negative="a red cat on a blurs")
+    source, target = (plain(family, prompt, how) for prompt in (SOURCE, SWAP.target))
+    assert distance(source, plain(family, SOURCE, replace(how, model=None))) > 1e-4  # it does
+    free = replace(SWAP, cross=0.0, self_=0.0)
+    made, untied = edited(family, [SWAP], how), edited(family, [free], how)
+    assert distance(made[:1], source) < 1e-5 and distance(untied[:1], source) < 1e-5
+    assert distance(untied[1:], target) < 1e-5
+    assert distance(made[1:], target) > 1e-3 < distance(made[1:], source)
 
 
 def test_maps_are_of_the_picture_s_own_evaluation() -> None:

@@ -281,6 +281,7 @@ def check_exact(family: Any, case: Case, how: How = PLAIN) -> None:
     new, wanted = edited(family, [case], how), expected(family, case, how)
     source = plain_source(family) if how is PLAIN else plain(family, SOURCE, how)
     floor = distance(wanted[:1], source)
+    assert floor < 1e-3, "the oracle is of another model"
     assert distance(new, wanted) < max(1e-4, 5 * floor)
     assert distance(new[:1], source[:1]) <= max(1e-5, 2 * floor)
     effect = distance(wanted[1:2], plain(family, case.target, how)[:1])

@@ -61,8 +61,16 @@ class Family:
     gains: Mapping[str, float] = field(default_factory=dict)
     extra_keys: tuple[str, ...] = ()
 
-    def load(self, seed: int = 1) -> ModelPatcher:
-        """The MODEL, as UNETLoader would make it from a file."""
+    def load(
+        self,
+        seed: int = 1,
+        stored: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda weights: weights,
+        dtype: torch.dtype = torch.float32,
+    ) -> ModelPatcher:
+        """The MODEL, as UNETLoader would make it from a file.
+
+        stored: what the file holds in place of these weights. dtype: that of UNETLoader.
+        """
         if not hasattr(comfy.model_base, self.model):
             skip(f"model class {self.model} ({self.name})")
         with self._patched():
@@ -78,7 +86,7 @@ class Family:
             weights.update({key: torch.zeros(1) for key in self.extra_keys})
             with self._true_sizes(), _complaints() as complaints:
                 model = comfy.sd.load_diffusion_model_state_dict(
-                    weights, model_options={"dtype": torch.float32}
+                    stored(weights), model_options={"dtype": dtype}
                 )
         assert model is not None, f"the host does not know the weights of {self.name}"
         found = type(model.model).__name__
