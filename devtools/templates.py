@@ -21,7 +21,8 @@ OPTIONAL_SHAPE = 7  # how the page draws the socket of an optional input
 TITLE, SLOT, LINE, TEXT = 30, 20, 24, 76  # heights
 WIDTH, WIDTHS = 300, {"P2PDemoModel": 240, "PreviewImage": 350}
 PICTURE = {"PreviewImage": 230, "P2PSweep": 300, "LoadImage": 260}  # space below the sockets
-COLLAPSED, COLLAPSED_WIDTH = {"VAEEncode", "VAEDecode"}, 130  # only their titles are drawn
+COLLAPSED = {"VAEEncode", "VAEDecode"}  # only their titles are drawn
+ENDS, LETTER = 60, 8  # their width: beside the title, and of its letters
 # The page's other way of drawing ("Nodes 2.0") makes nodes higher, and words that are shown do too.
 GAP_X, GAP_Y, WORDS_GAP, COLLAPSED_GAP = 30, 40, 75, 12
 WITH_WORDS = {"P2PEdit", "P2PWordSwap", "P2PRefine", "P2PReweight", "P2PLocalBlendMask"}
@@ -51,6 +52,7 @@ class Template:
     models: list[dict[str, str]] = field(default_factory=list)
     muted: set[str] = field(default_factory=set)  # nodes that wait until somebody wakes them
     stages: dict[int, str] = field(default_factory=dict)  # titles over columns
+    collapsed: set[str] = field(default_factory=set)  # kinds of nodes besides COLLAPSED
 
     def add(self, column: int, class_type: str, title: str = "", /, **inputs: Any) -> Link:
         """A node; returns a link to its first output. Columns fill from the top."""
@@ -127,7 +129,7 @@ def page_node(template: Template, node_id: str, schema: Json) -> Json:
         "type": class_type,
         "pos": [0, 0],
         "size": node_size(schema, inputs),
-        "flags": {"collapsed": True} if class_type in COLLAPSED else {},
+        "flags": {"collapsed": True} if is_collapsed(template, class_type, given) else {},
         "order": int(node_id) - 1,
         "mode": MUTED if node_id in template.muted else 0,
         "inputs": inputs,
@@ -136,6 +138,12 @@ def page_node(template: Template, node_id: str, schema: Json) -> Json:
         "widgets_values": widget_values(schema, given),
     }
     return {**node, "title": title} if (title := template.titles.get(node_id)) else node
+
+
+def is_collapsed(template: Template, class_type: str, given: Json) -> bool:
+    """A template that collapses nodes also does so with empty texts."""
+    empty = bool(template.collapsed) and given.get("text") == ""
+    return empty or class_type in COLLAPSED | template.collapsed
 
 
 def specs(schema: Json) -> list[tuple[str, str, Json, bool]]:
@@ -287,5 +295,6 @@ def _placed(nodes: list[Json], columns: Mapping[str, int], tallest: int) -> tupl
 def _extent(node: Json) -> tuple[int, int, int]:
     """Width and height as it is drawn, and the distance to the next below it."""
     if node["flags"].get("collapsed"):
-        return COLLAPSED_WIDTH, 0, COLLAPSED_GAP
+        title = node.get("title", node["type"])
+        return min(ENDS + LETTER * len(title), node["size"][0]), 0, COLLAPSED_GAP
     return *node["size"], WORDS_GAP if node["type"] in WITH_WORDS else GAP_Y

@@ -26,6 +26,12 @@ CONTROLNET_URL = (
 STAGES = {
     0: "Start", 1: "Picture, words", 2: "What each way gets", 3: "Sampling", 4: "Results",
 }  # fmt: skip
+# What nobody has to change: so the words and the results are large enough to be read.
+MACHINERY = {
+    "KSampler", "P2PAttentionController", "P2PDDIMInvert", "P2PPlainPrompt", "P2PAttentionMaps",
+    "IP2PConditioning", "ControlNetApplyAdvanced", "ControlNetLoader", "Canny", "ThresholdMask",
+    "GrowMask", "SetLatentNoiseMask", "LatentFromBatch", "EmptyLatentImage",
+}  # fmt: skip
 
 
 def five_ways() -> Template:
@@ -35,9 +41,11 @@ def five_ways() -> Template:
         "1 *Inpainting* paints the masked part anew. 2 *Image to image* starts half way from the "
         "picture. 3 *Prompt-to-Prompt* edits while the picture is made. 4 *Inversion* does so with "
         "a given one. 5 *InstructPix2Pix* follows a sentence.\n\n"
-        "Change the words of all, and compare what else has changed.",
+        "Change the words of all, and compare what else has changed. Nodes that need no change are "
+        "collapsed: a click on the dot before their title opens them.",
         ("the picture", "inpainting", "image to image", "P2P", "inversion", "instruction"),
         stages=STAGES,
+        collapsed=MACHINERY,
     )
     model = demo_model(template)
     photo = paint(template, model, CAT, "The picture")
@@ -58,7 +66,8 @@ def six_ways_sd15() -> Template:
         "prompt.\n\n"
         "Inpainting, image to image, Prompt-to-Prompt (of the same prompt, without the "
         "photograph), inversion with Prompt-to-Prompt, InstructPix2Pix, and a ControlNet of the "
-        "photograph's edges.",
+        "photograph's edges. Nodes that need no change are collapsed: a click on the dot before "
+        "their title opens them.",
         models=[
             {"name": CHECKPOINT, "url": CHECKPOINT_URL, "directory": "checkpoints"},
             {"name": INSTRUCT, "url": INSTRUCT_URL, "directory": "checkpoints"},
@@ -66,9 +75,10 @@ def six_ways_sd15() -> Template:
         ],
         model_title=SD15,
         stages=STAGES,
+        collapsed=MACHINERY,
     )
     model = template.add(0, "CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
-    photo = template.add(0, "LoadImage", "The photograph and its mask", image="example.png")
+    photo = template.add(1, "LoadImage", "The photograph and its mask", image="example.png")
     latent = template.add(0, "EmptyLatentImage", width=512, height=512, batch_size=1)
     ways(template, model, photo, output(photo, 1), source, target, steps=30, cfg=7.5, latent=latent)
     instruct = template.add(0, "CheckpointLoaderSimple", ckpt_name=INSTRUCT)
@@ -149,10 +159,10 @@ def by_edges(template: Template, model: Link, photo: Link, target: str, latent: 
     """The photograph's edges hold a picture of the target prompt."""
     edges = template.add(1, "Canny", image=photo, low_threshold=0.4, high_threshold=0.8)
     net = template.add(1, "ControlNetLoader", control_net_name=CONTROLNET)
-    positive = encoded(template, model, target, "Target prompt (ControlNet)", 2)
-    nothing = encoded(template, model, "", "Negative prompt (ControlNet)", 2)
+    positive = encoded(template, model, target, "Target prompt (ControlNet)", 1)
+    nothing = encoded(template, model, "", "Negative prompt (ControlNet)", 1)
     held = template.add(
-        2, "ControlNetApplyAdvanced", positive=positive, negative=nothing, control_net=net,
+        1, "ControlNetApplyAdvanced", positive=positive, negative=nothing, control_net=net,
         image=edges, strength=1.0, start_percent=0.0, end_percent=1.0,
     )  # fmt: skip
     samples = ksampler(
