@@ -22,13 +22,13 @@ TITLE, SLOT, LINE, TEXT = 30, 20, 24, 76  # heights
 WIDTH, WIDTHS = 300, {"P2PDemoModel": 240, "PreviewImage": 350}
 PICTURE = {"PreviewImage": 230, "P2PSweep": 300, "LoadImage": 260}  # space below the sockets
 COLLAPSED = {"VAEEncode", "VAEDecode"}  # only their titles are drawn
-ENDS, LETTER = 60, 8  # their width: beside the title, and of its letters
+ENDS, LETTER, NARROWEST = 60, 8, 225  # their width: beside the title, of a letter, at least
 # The page's other way of drawing ("Nodes 2.0") makes nodes higher, and words that are shown do too.
 GAP_X, GAP_Y, WORDS_GAP, COLLAPSED_GAP = 30, 40, 75, 12
 WITH_WORDS = {"P2PEdit", "P2PWordSwap", "P2PRefine", "P2PReweight", "P2PLocalBlendMask"}
 # The page opens a template in the middle three quarters of itself; here of 1600 x 1000 pixels.
 ROOM = (1200, 735)
-STAGE = 44  # letters over a column
+STAGE = 24  # the page's letters over a frame
 NOTE_LETTERS, NOTE_LINE = 39, 21  # of a line, and its height
 
 
@@ -225,7 +225,7 @@ def note_node(number: int, text: str, title: str = "How to use this") -> Json:
 
 
 def group(nodes: list[Json], columns: Mapping[str, int], column: int, title: str) -> Json:
-    """A frame around a column, with a title that can be read from afar."""
+    """A frame around a column, with a title."""
     mine = [node for node in nodes if columns[str(node["id"])] == column]
     left, top = (min(node["pos"][axis] for node in mine) for axis in (0, 1))
     right, bottom = (
@@ -296,5 +296,6 @@ def _extent(node: Json) -> tuple[int, int, int]:
     """Width and height as it is drawn, and the distance to the next below it."""
     if node["flags"].get("collapsed"):
         title = node.get("title", node["type"])
-        return min(ENDS + LETTER * len(title), node["size"][0]), 0, COLLAPSED_GAP
+        width = max(ENDS + LETTER * len(title), NARROWEST)
+        return min(width, node["size"][0]), 0, COLLAPSED_GAP
     return *node["size"], WORDS_GAP if node["type"] in WITH_WORDS else GAP_Y

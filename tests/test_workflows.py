@@ -95,14 +95,17 @@ def test_file_is_what_the_generator_says(file: Path) -> None:
         assert graph[node_id]["inputs"].items() >= node["inputs"].items()
 
 
-@every_file
-def test_nodes_do_not_overlap(file: Path) -> None:
-    """Of a collapsed node only its title is drawn, as wide as its words."""
-    title = 30
-    boxes = [
-        (*node["pos"], *((140, 0) if node["flags"].get("collapsed") else node["size"]))
+def drawn(file: Path) -> list[tuple[float, ...]]:
+    """Left, top, width and height of nodes; of a collapsed one only its title, 225 wide, shows."""
+    return [
+        (*node["pos"], *((225, 0) if node["flags"].get("collapsed") else node["size"]))
         for node in load_workflow(file)["nodes"]
     ]
+
+
+@every_file
+def test_nodes_do_not_overlap(file: Path) -> None:
+    title, boxes = 30, drawn(file)
     for number, (x, y, w, h) in enumerate(boxes):
         for x2, y2, w2, h2 in boxes[:number]:
             apart = x >= x2 + w2 or x2 >= x + w or y - title >= y2 + h2 or y2 - title >= y + h
@@ -112,10 +115,9 @@ def test_nodes_do_not_overlap(file: Path) -> None:
 @every_file
 def test_a_template_is_large_enough_to_be_read(file: Path) -> None:
     """The page shows it in 1200 x 735 pixels of its 1600 x 1000, and letters from 57 % on."""
-    nodes = load_workflow(file)["nodes"]
-    drawn = [(*node["pos"], *node["size"]) for node in nodes if not node["flags"]]
-    width = max(x + w for x, _, w, _ in drawn) - min(x for x, *_ in drawn)
-    height = max(y + h for _, y, _, h in drawn) - min(y for _, y, *_ in drawn) + 30
+    boxes = drawn(file)
+    width = max(x + w for x, _, w, _ in boxes) - min(x for x, *_ in boxes)
+    height = max(y + h for _, y, _, h in boxes) - min(y for _, y, *_ in boxes) + 30
     assert min(1200 / width, 735 / height) > 0.572
 
 

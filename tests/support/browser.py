@@ -203,8 +203,8 @@ class Page:
         self.tab.wait_for_timeout(300)
         return history[new.pop()]
 
-    def error(self, sentence: str = "") -> Any:
-        """A message of an error: the page's overlay, on older ones a dialog; or what pops up."""
+    def error(self, sentence: str) -> Any:
+        """A message with it: the page's overlay, on older ones a dialog; or what pops up."""
         kinds = "[data-testid='error-overlay'], .p-dialog-content, .p-toast-detail"
         return self.tab.locator(kinds, has_text=sentence)
 
