@@ -109,6 +109,7 @@ def test_invented_networks_are_found(network: type, tokens: int) -> None:
             "not certain: in attention call 0 the prompt's columns do not stand in",
         ),
         (invented.Split, "not certain: in attention call 0 the prompt's columns do not stand"),
+        (invented.Illustrated, "not certain: .* with the prompt and the picture"),
         (invented.Exploding, "not finite .attention call 0"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

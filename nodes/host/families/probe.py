@@ -1,17 +1,19 @@
 """Finding out where text and image stand in a transformer's attention, by watching it.
 
-One pass of rows over a small latent, with zeroed attention (see trace.py): the inputs as they are;
-with one half of the conditioning's columns replaced; with the other half; with the latent replaced;
-with one part of it replaced; with reference pictures replaced, if there are any. What moved says
-what stands where, and which column: a random half of the columns is unlike any shifted or turned
-copy of itself.
+One pass of four rows over a small latent, with zeroed attention (see trace.py): the inputs as they
+are; with another latent and one half of the conditioning's columns replaced; with that latent and
+the other half; with one part of the latent replaced. A fifth has other reference pictures, if there
+are any. The image moves alike in the second and the third row, a column of text in one of them.
+That says what stands where, and which column: a random half of the columns is unlike any shifted or
+turned copy of itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,22 +66,22 @@ def _probed(apply: Callable[..., Tensor], inputs: Inputs, options: dict, family:
 
 
 def _trial(inputs: Inputs, half: Tensor) -> Inputs:
-    """The rows of a trial: plain, first half, second half, latent, a part of it, references."""
+    """Rows: plain, first half and latent, second half and latent, part of it, references."""
     generator = torch.Generator().manual_seed(1)
     x, text, edge = inputs.x, inputs.text, inputs.size[0] // 2
     latent, corner = replaced_latent(x, generator), x.clone()
     corner[..., :edge, edge:] = latent[..., :edge, edge:]
     first, second = (replaced_text(text, columns, generator) for columns in (half, ~half))
     more = 1 if inputs.references else 0
-    rows = inputs.rows([0] * (5 + more))
-    texts, latents = [text, first, second, text, text], [x, x, x, latent, corner]
+    rows = inputs.rows([0] * (4 + more))
+    texts, latents = [text, first, second, text], [x, latent, latent, corner]
     rows = replace(
         rows, text=torch.cat([*texts, *[text] * more]), x=torch.cat([*latents, *[x] * more])
     )
     if not more:
         return rows
     references = [
-        torch.cat([*[one] * 5, replaced_latent(one, generator)]) for one in inputs.references
+        torch.cat([*[one] * 4, replaced_latent(one, generator)]) for one in inputs.references
     ]
     return rows.with_references(references)
 
@@ -110,13 +112,11 @@ def _call(
     if watched is None:
         return Call(index, Kind.OTHER), corner
     sides = []
-    for name, (base, *others) in ("a query", watched.queries), ("a key", watched.keys):
-        moved = [_moved(base, one, family, index, name) for one in others]
-        first, second, image, part = moved[:4]
-        reference = moved[4] if len(moved) > 4 else torch.zeros_like(image)
-        sides.append(_roles(first, second, image, reference, half, family, index))
-        if image.any():
-            corner = part[image]
+    for name, rows in ("a query", watched.queries), ("a key", watched.keys):
+        moved = Moved.between(rows, partial(_moved, family=family, call=index, name=name))
+        sides.append(_roles(moved, half, family, index))
+        if moved.image.any():
+            corner = moved.part[moved.image]
     queries, keys = (runs_of(roles) for roles in sides)
     kind = _kind(*(set(roles) for roles in sides))
     images = [roles.count(IMAGE) for roles in sides if IMAGE in roles]
@@ -136,24 +136,53 @@ def _moved(base: Tensor, other: Tensor, family: str, call: int, name: str) -> Te
     return change >= MOVED
 
 
-def _roles(
-    first: Tensor, second: Tensor, image: Tensor, reference: Tensor, half: Tensor, family: str,
-    call: int,
-) -> list[int]:  # fmt: skip
+class Moved(NamedTuple):
+    """Which positions moved with what, (L,) bool each.
+
+    first, second: with a half of the text, or the latent; apart: not alike in these two. part: with
+    a part of the latent. reference: with the reference pictures.
+    """
+
+    first: Tensor
+    second: Tensor
+    apart: Tensor
+    part: Tensor
+    reference: Tensor
+
+    @classmethod
+    def between(cls, rows: Tensor, moved: Callable[[Tensor, Tensor], Tensor]) -> Moved:
+        """From the rows of a trial."""
+        base, first, second, part, *reference = rows
+        return cls(
+            moved(base, first), moved(base, second), moved(first, second), moved(base, part),
+            moved(base, reference[0] if reference else base),
+        )  # fmt: skip
+
+    @property
+    def image(self) -> Tensor:
+        return self.first & self.second & ~self.apart
+
+    @property
+    def text(self) -> Tensor:
+        return self.first ^ self.second
+
+
+def _roles(moved: Moved, half: Tensor, family: str, call: int) -> list[int]:
     """The role of every position, from what moved with which half of the text or picture."""
-    text = first | second
-    if (text & image).any():
-        raise uncertain(family, call, "a position moved with the prompt and with the picture")
-    if (first & second).any():
-        raise uncertain(family, call, "a position moved with both halves of the prompt")
-    if (reference & (text | image)).any():
+    text, image = moved.text, moved.image
+    if (moved.first & moved.second & moved.apart).any():
+        seen = "a position moved with both halves of the prompt, or with the prompt and the picture"
+        raise uncertain(family, call, seen)
+    if (moved.part & ~image).any():
+        raise uncertain(family, call, "a position moved with a part of the picture alone")
+    if (moved.reference & (text | image)).any():
         raise uncertain(family, call, "a position moved with a reference and with something else")
     roles = [
         IMAGE if moved else REFERENCE if of_reference else OTHER
-        for moved, of_reference in zip(image.tolist(), reference.tolist(), strict=True)
+        for moved, of_reference in zip(image.tolist(), moved.reference.tolist(), strict=True)
     ]
     places = text.nonzero()[:, 0].tolist()
-    for place, column in zip(places, _columns(first[text], half, family, call), strict=True):
+    for place, column in zip(places, _columns(moved.first[text], half, family, call), strict=True):
         roles[place] = column
     if places and places[-1] - places[0] != len(places) - 1:
         raise uncertain(family, call, "the prompt's columns do not stand together")

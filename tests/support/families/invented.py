@@ -256,6 +256,13 @@ class Split(Invented):
         return [text[:, :5], image, text[:, 5:]]
 
 
+class Illustrated(Invented):
+    """A column of the prompt carries a corner of the picture."""
+
+    def join(self, image: Tensor, text: Tensor, references: list[Tensor]) -> list[Tensor]:
+        return [text[:, :3], text[:, 3:4] + image[:, 1:2], text[:, 4:], image]
+
+
 class Exploding(Invented):
     """Numbers beyond any precision."""
 
