@@ -95,6 +95,25 @@ def test_others_see_whole_prompts(company: str) -> None:
     assert distance(rows["samples"][1], plain(target, SHORT)[0]) > 1e-2, "the company shows"
 
 
+@pytest.mark.parametrize("hints", [2, 3])
+def test_every_picture_has_its_own_hint(hints: int) -> None:
+    """Source and edits of a seed see the same one."""
+    s = scene(SHORT.but(batch=3))
+
+    def sampled(model: Link, positive: Link, latent: Link) -> Link:
+        positive, negative = apply_control_net(s.graph, positive, s.negative, hints=hints)
+        return s.sample(model, positive, latent, negative=negative)
+
+    control = s.control(Edit("swap", SWAP.target, cross=0.0, self_=0.0), SWAP)
+    rows, *alone = run(
+        s.graph,
+        sampled(control, control[1], control[2]),
+        *(sampled(s.model, s.text(text), s.latent) for text in (SOURCE, SWAP.target)),
+    )
+    for member, expected in zip((0, 1), alone, strict=True):
+        assert distance(rows["samples"][member::3], expected["samples"]) <= 1e-5
+
+
 def with_foreign_wrapper() -> ModelPatcher:
     """A pack that may count rows: none may be left out before it."""
 

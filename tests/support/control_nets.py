@@ -47,10 +47,10 @@ def _config(unet: tuple) -> dict[str, Any]:
 
 def apply_control_net(
     graph: Graph, positive: Link, negative: Link, seed: int = 8, net: Link | None = None,
-    start: float = 0.0, end: float = 1.0,
+    start: float = 0.0, end: float = 1.0, hints: int = 1,
 ) -> tuple:  # fmt: skip
-    """Both conditionings under a ControlNet with a random hint of 64 x 64 pixels."""
-    hint = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(seed))
+    """Both conditionings under a ControlNet with random hints of 64 x 64 pixels."""
+    hint = torch.rand(hints, 64, 64, 3, generator=torch.Generator().manual_seed(seed))
     node = graph.add(
         "ControlNetApplyAdvanced", positive=positive, negative=negative,
         control_net=net or graph.value(control_net()), image=graph.value(hint), strength=0.6,

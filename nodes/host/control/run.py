@@ -30,6 +30,7 @@ from .batch_wide import by_member, check_batch_wide
 from .blending import Blending
 from .calls import Calls
 from .checks import check_conditionings, check_noise
+from .control_nets import hints_by_picture
 from .maps import MapCollector
 from .plan import ControlPlan
 from .unet import UNetControl, missed_layers
@@ -154,7 +155,8 @@ class ControlRun:
             if name in self.names and entry.get(CONTROL.mark) == self.plan.tag
         )
         self.label(conds)
-        return executor(guider, *args)
+        with hints_by_picture(conds, self.plan.group):
+            return executor(guider, *args)
 
     def label(self, conds: Mapping[str, list[dict]]) -> None:
         """Give the rows of all conditionings their labels."""

@@ -15,6 +15,7 @@ from ..families.inputs import Inputs, rows_of
 from ..families.layouts import layout_of
 from ..families.record import Layout
 from ..runs import CONTROL, Sampling, entries
+from .control_nets import steered_by_prompt
 from .modes import Ask, Columns, asked
 from .plan import ControlPlan
 from .run import ControlRun
@@ -47,7 +48,8 @@ class TransformerRun(ControlRun):
             if name in self.names and entry.get(CONTROL.mark) == self.plan.tag:
                 model, texts = guider.inner_model, self.plan.texts
                 self.prepared[number] = Prepared(model, entry, texts, name, sampling)
-        return super()._sampler_sample(executor, guider, *args)
+        with steered_by_prompt(guider.conds, self.prepared, self.plan.group):
+            return super()._sampler_sample(executor, guider, *args)
 
     def label(self, conds: Mapping[str, list[dict]]) -> None:
         """Every row its label; texts are not filled up."""

@@ -84,7 +84,7 @@ class Family:
                     grid.normal_(generator=torch.Generator().manual_seed(seed)).mul_(0.02)
             weights = dict(network.state_dict())
             weights.update({key: torch.zeros(1) for key in self.extra_keys})
-            with self._true_sizes(), _complaints() as complaints:
+            with self.true_sizes(), _complaints() as complaints:
                 model = comfy.sd.load_diffusion_model_state_dict(
                     stored(weights), model_options={"dtype": dtype}
                 )
@@ -117,7 +117,7 @@ class Family:
                 one.stop()
 
     @contextmanager
-    def _true_sizes(self) -> Iterator[None]:
+    def true_sizes(self) -> Iterator[None]:
         """While loading, the host sees true sizes for its choice, then builds the tiny ones."""
         detect = comfy.model_detection.detect_unet_config
         choose = comfy.model_detection.model_config_from_unet_config
