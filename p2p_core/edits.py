@@ -65,6 +65,11 @@ class PromptEdit:
         """The window of all columns but those of words that were given one of their own."""
         return self.windows[self.target.bos[0] if self.target.bos else 0]
 
+    def open_windows(self, step: int, steps: int) -> frozenset[Window]:
+        """Those of its windows that hold at a step; what it does follows from them."""
+        windows = {*self.windows, self.self_window}
+        return frozenset(window for window in windows if window.holds(step, steps))
+
     def at(self, step: int, steps: int) -> StepEdit:
         """The pair (source_map, target_weight) of this step, see the module's equation."""
         alpha = torch.tensor([float(window.holds(step, steps)) for window in self.windows])

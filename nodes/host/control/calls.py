@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ....p2p_core.attention import CrossEdit, Rows, Source, as_rows
 from ....p2p_core.edits import PromptEdit, StepEdit
+from ....p2p_core.schedule import Window
 from ..batch import BatchRows
 
 
@@ -60,12 +61,13 @@ class Call(NamedTuple):
 
 
 class Calls:
-    """Works out the calls of one run; the last one is kept, for samplers that stay on a step."""
+    """Works out the calls of one run; the last one is kept, for steps at which nothing changes."""
 
     def __init__(self, edits: Sequence[PromptEdit], steps: int, source_columns: int) -> None:
         self.edits, self.steps, self.source_columns = edits, steps, source_columns
         self._last: dict[tuple, Call] = {}
-        self._states: dict[int, list[StepEdit]] = {}
+        self._open: dict[int, tuple[frozenset[Window], ...]] = {}
+        self._states: dict[tuple[frozenset[Window], ...], list[StepEdit]] = {}
 
     def call(
         self, step: int, rows: BatchRows, ours: Set[int], device: torch.device, kept: bool = False
@@ -74,10 +76,10 @@ class Calls:
 
         kept: whether sources are kept. Raises ValueError if an edited row comes without its source.
         """
-        key = (step, rows.key, frozenset(ours), device, kept)
+        key = (self._open_at(step), rows.key, frozenset(ours), device, kept)
         if key not in self._last:
             self._last = {key: self._work_out(step, rows, ours, device, kept)}
-        return self._last[key]
+        return self._last[key]._replace(step=step)
 
     def ever_edits(self) -> bool:
         """Whether any step of the run changes cross-attention."""
@@ -95,9 +97,16 @@ class Calls:
 
     def _at(self, step: int) -> list[StepEdit]:
         """What every edit does at a step."""
-        if step not in self._states:
-            self._states[step] = [edit.at(step, self.steps) for edit in self.edits]
-        return self._states[step]
+        windows = self._open_at(step)
+        if windows not in self._states:
+            self._states[windows] = [edit.at(step, self.steps) for edit in self.edits]
+        return self._states[windows]
+
+    def _open_at(self, step: int) -> tuple[frozenset[Window], ...]:
+        """The windows of every edit that hold at a step."""
+        if step not in self._open:
+            self._open[step] = tuple(edit.open_windows(step, self.steps) for edit in self.edits)
+        return self._open[step]
 
     def _work_out(
         self, step: int, rows: BatchRows, ours: Set[int], device: torch.device, kept: bool
