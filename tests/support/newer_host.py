@@ -22,7 +22,7 @@ NEWER = {
     *(f"comfy.ldm.{name}" for name in ("boogu", "ernie", "ideogram4", "joyimage", "krea2", "lens")),
     *("comfy.ldm.mage_flow", "comfy.text_encoders.qwen35", "comfy.text_encoders.qwen3vl"),
     *(f"comfy.text_encoders.{name}" for name in ("boogu", "ideogram4", "joyimage", "krea2")),
-    "comfy.text_encoders.mage_flow",
+    *("comfy.text_encoders.mage_flow", "comfy.ldm.hidream_o1", "comfy.text_encoders.hidream_o1"),
 }
 
 

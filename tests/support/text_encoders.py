@@ -15,6 +15,7 @@ import comfy.sdxl_clip
 import comfy.text_encoders.anima as anima
 import comfy.text_encoders.boogu as boogu
 import comfy.text_encoders.flux as flux
+import comfy.text_encoders.hidream_o1 as hidream_o1
 import comfy.text_encoders.hunyuan_image as hunyuan_image
 import comfy.text_encoders.hunyuan_video as hunyuan_video
 import comfy.text_encoders.ideogram4 as ideogram4
@@ -89,6 +90,7 @@ ENCODERS: dict[str, tuple[Callable, Callable, dict[str, dict]]] = {
         hunyuan_image.te(byt5=False), hunyuan_image.HunyuanImageTokenizer, {"qwen25_7b": {}},
     ),
     "Lumina 2": (lumina2.te(), lumina2.LuminaTokenizer, {"gemma2_2b": {}}),
+    "HiDream O1": (hidream_o1.HiDreamO1TE, hidream_o1.HiDreamO1Tokenizer, {}),
     "HunyuanVideo": (
         hunyuan_video.hunyuan_video_clip(), hunyuan_video.HunyuanVideoTokenizer,
         {"clip_l": {}, "llama": {}},

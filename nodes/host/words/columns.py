@@ -21,6 +21,7 @@ FIRST, LAST = "blue lasagne beside the green bench", "red lasagne beside the gre
 MOVED, STILL = 0.03, 0.003  # of the column that moved most
 KEPT = "_p2p_columns"  # an attribute of the text encoder: gone with it, shared by all its clones
 ADAPTED = "t5xxl_ids"  # an encoding whose columns the model makes itself, one for each T5 token
+UNREAD = "text_input_ids"  # no encoding at all: the model is its own text encoder
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def _tried(clip: Any) -> Columns:
         lambda text: clip.tokenize(text, return_word_ids=True), clip.tokenizer, SAMPLE
     )
     base, extra = _encode(clip, tokens)
+    if UNREAD in extra:
+        raise _read_by_the_model(clip)
     if ADAPTED in extra:
         return Columns((ColumnSet(("t5xxl",), 0),), remade=True)
     found: dict[int, list[str]] = {}
@@ -114,6 +117,15 @@ def _tried(clip: Any) -> Columns:
     ]
     sets[:-1] = [replace(own, tail=0) for own in sets[:-1]]
     return Columns(tuple(sets), sum(lists[own.keys[0]].length for own in sets) - len(base))
+
+
+def _read_by_the_model(clip: Any) -> ValueError:
+    return ValueError(
+        f"Words cannot be followed in a model of this text encoder "
+        f"({type(clip.cond_stage_model).__name__}): the model gets token numbers and reads the "
+        "prompt by itself, in attention that does not pass through ComfyUI's attention hook. "
+        "Nothing was edited; use another model."
+    )
 
 
 def _uncertain(clip: Any) -> ValueError:

@@ -54,7 +54,7 @@ def clip_of(family: Any) -> SpelledClip:
 @cache
 def clips(family: Any) -> SpelledClip:
     if isinstance(family, Family):
-        return SpelledClip(family.width, family.extras)
+        return SpelledClip(family.width, family.extras, length=family.columns)
     return SpelledClip(invented.TEXT, lambda tokens, generator: {})
 
 
@@ -70,7 +70,7 @@ def name_of(family: Any) -> str:
 def latent_of(family: Any, rows: int) -> Tensor:
     if isinstance(family, Family):
         # Z-Image pads to 32: here text and image to different lengths, which the oracle tells.
-        sizes = {others.RADIANCE: (64, 96), refiners.Z_IMAGE: (12, 12)}
+        sizes = {others.RADIANCE: (64, 96), refiners.Z_IMAGE: (12, 12), others.PIXART: (64, 64)}
         return family.latent(*sizes.get(family, (8, 12)), batch=rows)
     return torch.zeros(rows, invented.CHANNELS, 8, 12)
 

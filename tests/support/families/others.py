@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.ldm.aura.mmdit
 import comfy.ldm.chroma_radiance.model
 import comfy.ldm.ernie.model
+import comfy.ldm.hidream_o1.model
+import comfy.ldm.hydit.models
 import comfy.ldm.joyimage.model
 import comfy.ldm.kandinsky5.model
 import comfy.ldm.pixart.pixartms
@@ -59,3 +63,29 @@ PIXART = Family(
     4096, channels=4,
 )  # fmt: skip
 UNREACHABLE = [ERNIE, PIXART]
+
+
+def hunyuan_extras(tokens: int, generator: torch.Generator) -> dict[str, Any]:
+    return {
+        "attention_mask": torch.ones(1, tokens),
+        "attention_mask_mt5xl": torch.ones(1, 256),
+        "conditioning_mt5xl": torch.randn(1, 256, 64, generator=generator),
+    }
+
+
+HUNYUAN_DIT = Family(
+    "HunyuanDiT", "HunyuanDiT", comfy.ldm.hydit.models.HunYuanDiT,
+    {"hidden_size": 96, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0, "text_states_dim": 64,
+     "text_states_dim_t5": 64},
+    64, channels=4, extras=hunyuan_extras, columns=77,
+)  # fmt: skip
+HIDREAM_O1 = Family(
+    "HiDream O1", "HiDreamO1", comfy.ldm.hidream_o1.model.HiDreamO1Transformer,
+    {"text_config_overrides":
+         {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+          "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+          "rope_dims": [4, 2, 2]},
+     "vision_config_overrides":
+         {"hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "depth": 1}},
+    1, channels=3,
+)  # fmt: skip

@@ -44,8 +44,9 @@ def pooled(width: int) -> Extras:
 class Family:
     """One transformer: the host's network class, its sizes here, and what its conditioning holds.
 
-    width: of the text. channels: of the latent; frames: whether it has a time axis. multiple: by
-    how much the text's length is padded before the attention. model: the host's name for it.
+    width: of the text; columns: of it, where the model takes no other number. channels: of the
+    latent; frames: whether it has a time axis. multiple: by how much the text's length is padded
+    before the attention. model: the host's name for it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Family:
     patches: tuple[tuple[str, Any], ...] = ()
     gains: Mapping[str, float] = field(default_factory=dict)
     extra_keys: tuple[str, ...] = ()
+    columns: int = 0
 
     def load(
         self,
