@@ -10,6 +10,7 @@ What was not matched between two matches is a replaced span.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -75,10 +76,17 @@ def _connect_unchanged(mapper: Tensor, source: Prompt, target: Prompt) -> None:
         _connect(mapper, source.words[i].columns, target.words[j].columns)
     _connect(mapper, source.bos, target.bos)
     _connect(mapper, source.eos, target.eos)
-    for position in range(source.chunk_length):
-        old = [column for column in source.padding if column % source.chunk_length == position]
-        new = [column for column in target.padding if column % target.chunk_length == position]
-        _connect(mapper, old, new)
+    old, new = _padding_by_position(source), _padding_by_position(target)
+    for position in old.keys() & new.keys():
+        _connect(mapper, old[position], new[position])
+
+
+def _padding_by_position(prompt: Prompt) -> dict[int, list[int]]:
+    """The columns of padding, by their position inside a chunk."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for column in prompt.padding:
+        found[(column - prompt.first) % prompt.chunk_length].append(column)
+    return found
 
 
 def _with_refine_weight(mapper: Tensor) -> tuple[Tensor, Tensor]:

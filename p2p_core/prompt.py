@@ -26,7 +26,8 @@ class Prompt:
     bos, eos: one column per chunk. padding: every column behind an eos.
     chunk_length: columns per chunk (77 for CLIP); length: all columns, T. columns: T of a text
     that is no row of chunks, where bos and eos are what stands before and behind the words. parts:
-    the prompt in each of several sets of columns, which are aligned by themselves.
+    the prompt in each of several sets of columns, which are aligned by themselves; first: the
+    column of such a set's first token.
     """
 
     text: str
@@ -37,6 +38,7 @@ class Prompt:
     chunk_length: int
     columns: int | None = None
     parts: tuple[Prompt, ...] = ()
+    first: int = 0
 
     @property
     def chunks(self) -> int:

@@ -7,6 +7,7 @@ import torch
 from spelled_prompts import CHUNK, prompt
 
 from p2p_core.alignment import align_refine, align_replace, common_words
+from p2p_core.prompt import Prompt
 
 
 def partners(mapper: torch.Tensor, column: int) -> dict[int, float]:
@@ -89,3 +90,16 @@ def test_phrases_match_whole_words_only() -> None:
     assert cats.occurrences(prompt("a", "cat").words) == (5, 6)
     assert cats.occurrences(prompt("a").words) == (1, 5)
     assert cats.occurrences(()) == ()
+
+
+def test_padding_is_counted_from_where_its_set_of_columns_begins() -> None:
+    """As T5's behind one chunk of CLIP's in the source and behind two in the target."""
+    source, target = (
+        Prompt(
+            "", (), (), (), tuple(range(first + 2, first + 5)), 5, columns=first + 5, first=first
+        )
+        for first in (7, 14)
+    )
+    mapper, refine = align_refine(source, target)
+    assert [partners(mapper, column) for column in (16, 17, 18)] == [{9: 1.0}, {10: 1.0}, {11: 1.0}]
+    assert refine.sum() == 3

@@ -105,8 +105,7 @@ def _prompt(text: str, spelling: Spelling, own: TokenList, offset: int, length: 
 
     words = tuple(Word(w.text, (_key(w.text),), w.indices) for w in spelling.words())
     around = (columns(part) for part in (own.before, own.behind, own.padding))
-    chunk = own.chunk if own.length > own.chunk else length
-    return Prompt(text, words, *around, chunk_length=chunk, columns=length)
+    return Prompt(text, words, *around, chunk_length=own.chunk, columns=length, first=offset)
 
 
 def _key(text: str) -> str:
