@@ -37,6 +37,7 @@ CORE_NODES = (
     *("model_advanced", "model_merging", "model_downscale", "hypertile", "nag", "tomesd", "cfg"),
     *("apg", "tcfg", "mahiro", "fresca", "eps", "attention_multiply", "differential_diffusion"),
     *("perpneg", "sd3", "flux", "slg", "easycache", "edit_model", "canny", "images"),
+    *("qwen",),
 )
 
 

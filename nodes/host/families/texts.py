@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+
+import torch
 
 from ....p2p_core.prompt import Prompt, Word
 from ..words.columns import columns_of
@@ -15,14 +17,28 @@ from . import clip_text
 
 def read_prompt(clip: Any, text: str) -> Prompt:
     """The words of a prompt and their columns; ValueError where an encoder's cannot be found."""
+    return _read(clip, text, _columns)
+
+
+def _read(clip: Any, text: str, pictured: Callable[[Any, str], int]) -> Prompt:
+    """pictured: the columns of an encoding that holds pictures, which tokens do not tell."""
     names = set(clip_text.checked_clip(clip).tokenize(text))
     if names in clip_text.FAMILIES:
         return clip_text.read_prompt(clip, text)
     lists = token_lists(
         lambda text: clip.tokenize(text, return_word_ids=True), clip.tokenizer, text
     )
-    prompts = read(clip, text, columns_of(clip).promised(lists)).prompts
+    seen = any(own.pictures for own in lists.values())
+    length = pictured(clip, text) if seen else columns_of(clip).promised(lists)
+    prompts = read(clip, text, length).prompts
     return prompts[0] if len(prompts) == 1 else _joined(prompts)
+
+
+@torch.inference_mode()
+def _columns(clip: Any, text: str) -> int:
+    """Columns of an encoding: pictures in a prompt become as many as their size asks for."""
+    [(cross_attn, _), *_] = encode(clip, text)
+    return cross_attn.shape[1]
 
 
 def encode(clip: Any, text: str) -> list[list]:
@@ -52,7 +68,7 @@ def find_columns(clip: Any, prompts: Sequence[Prompt], phrase: str) -> list[tupl
 
     Raises ValueError if none of them has it.
     """
-    words = read_prompt(clip, phrase).words
+    words = _read(clip, phrase, lambda *_: 0).words
     found = [prompt.occurrences(words) for prompt in prompts]
     if not any(found):
         raise prompts[-1].missing(phrase)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -92,10 +93,8 @@ def columns_of(clip: Any) -> Columns:
 
 
 def _tried(clip: Any) -> Columns:
-    tokens = clip.tokenize(SAMPLE, return_word_ids=True)
-    lists = token_lists(
-        lambda text: clip.tokenize(text, return_word_ids=True), clip.tokenizer, SAMPLE
-    )
+    tokens = _tokens(clip, SAMPLE)
+    lists = token_lists(partial(_tokens, clip), clip.tokenizer, SAMPLE)
     base, extra = _encode(clip, tokens)
     if UNREAD in extra:
         raise _read_by_the_model(clip)
@@ -117,6 +116,11 @@ def _tried(clip: Any) -> Columns:
     ]
     sets[:-1] = [replace(own, tail=0) for own in sets[:-1]]
     return Columns(tuple(sets), sum(lists[own.keys[0]].length for own in sets) - len(base))
+
+
+def _tokens(clip: Any, text: str) -> Tokens:
+    """Of the text alone: a CLIP may have been given pictures that it puts before every prompt."""
+    return type(clip).tokenize(clip, text, return_word_ids=True)
 
 
 def _read_by_the_model(clip: Any) -> ValueError:
@@ -175,7 +179,7 @@ def _by_prefix(clip: Any, tokens: Tokens, key: str, base: Tensor) -> int | None:
     """The offset of a list in front of a causal encoder."""
     offsets = set()
     for text in (FIRST, LAST):
-        other = clip.tokenize(text, return_word_ids=True)
+        other = _tokens(clip, text)
         pairs = zip(tokens[key][0], other[key][0], strict=False)
         index = next(i for i, (a, b) in enumerate(pairs) if a[0] != b[0])
         moved = _moved_first(base, _encode(clip, other)[0])

@@ -104,7 +104,9 @@ def _prompt(text: str, spelling: Spelling, own: TokenList, offset: int, length: 
         return tuple(i + offset for i in indices if 0 <= i + offset < length)
 
     words = tuple(Word(w.text, (_key(w.text),), w.indices) for w in spelling.words())
-    around = (columns(part) for part in (own.before, own.behind, own.padding))
+    around = [columns(part) for part in (own.before, own.behind, own.padding)]
+    if own.pictures and own.before:  # before the words, one token each, but many columns
+        around[0] = tuple(range(own.before[-1] + 1 + offset))
     return Prompt(text, words, *around, chunk_length=own.chunk, columns=length, first=offset)
 
 
