@@ -10,7 +10,8 @@ from ..p2p_core.schedule import checked_window
 from .attention_controller import passed_positive
 from .edit_words import share_input
 from .first_prompts import WEIGHTED
-from .host.weights.wiring import WeightSettings, parse_blocks, prompt_weights
+from .host.blocks import parse_blocks
+from .host.weights.wiring import WeightSettings, prompt_weights
 
 VALUES, SCORES = "values", "scores"
 ALL, IMAGE = "all", "image"

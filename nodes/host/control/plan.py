@@ -91,21 +91,6 @@ class ControlPlan:
         return MapStore((height, width), steps, bins)
 
 
-def chosen_blocks(text: str) -> frozenset[int] | None:
-    """Numbers of layers from text such as "4-8, 12"; None, for all, if it is empty."""
-    if not text.strip():
-        return None
-    chosen: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.strip().isdigit() or not (last.strip() or first.strip()).isdigit():
-            raise ValueError(
-                f"blocks must name layers by number, as in 4-8, 12 (the first is 0), got {text!r}."
-            )
-        chosen.update(range(int(first), int(last or first) + 1))
-    return frozenset(chosen)
-
-
 def check_unet_plan(plan: ControlPlan) -> None:
     """ValueError for what only transformers have."""
     if plan.mode != "auto" or plan.blocks is not None:

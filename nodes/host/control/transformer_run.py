@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..batch import BatchRows, ModelInputs
+from ..blocks import check_blocks
 from ..families.following import replaced_blocks
 from ..families.inputs import Inputs, rows_of
 from ..families.layouts import layout_of
@@ -201,7 +202,9 @@ class _Evaluation:
         text = inputs.c_crossattn
         assert text is not None
         given = Inputs(inputs.x, inputs.t, inputs.c_concat, text, inputs.more)
-        return layout_of(self.model, given.rows([mine]), inputs.options)
+        layout = layout_of(self.model, given.rows([mine]), inputs.options)
+        check_blocks(self.plan.blocks, len(layout.reading))
+        return layout
 
     def _columns(self, row: int, layout: Layout) -> Columns:
         """Where the row's prompt stands among the columns that the network reads."""

@@ -16,6 +16,7 @@ from ....p2p_core.description import short_label
 from ....p2p_core.inversion import Inversion
 from ....p2p_core.kept import KeptSource
 from ....p2p_core.record import Record
+from ..blocks import parse_blocks
 from ..edits import Edit
 from ..families.clip_text import encode_rows
 from ..families.texts import find_columns
@@ -23,7 +24,7 @@ from ..families.transformer import model_family
 from ..families.unet import UNetFamily
 from ..inversion.path import check_inversion
 from ..runs import CONTROL, marked
-from .plan import ControlPlan, check_transformer_plan, check_unet_plan, chosen_blocks
+from .plan import ControlPlan, check_transformer_plan, check_unet_plan
 from .run import ControlRun, with_control
 from .texts import encode_each
 from .transformer_run import TransformerRun
@@ -66,7 +67,7 @@ def control(
         inversion=inversion,
         kept=kept,
         mode=mode,
-        blocks=chosen_blocks(blocks),
+        blocks=parse_blocks(blocks),
     )
     texts = [prompt.text for prompt in prompts]
     if isinstance(family, UNetFamily):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ....p2p_core.schedule import step_index
 from ..batch import ModelInputs, RowLabels, model_inputs
+from ..blocks import check_blocks
 from ..families.inputs import Inputs
 from ..families.layouts import layout_of
 from ..families.unet import unet_family
@@ -69,7 +70,7 @@ class WeightRun:
         patcher = sampling.guider.model_patcher
         if isinstance(patcher.get_model_object("diffusion_model"), UNetModel):
             self.layers = list(unet_family(patcher).layers)
-            _check_blocks(plan, len(self.layers))
+            check_blocks(plan.blocks, len(self.layers))
 
     def wrappers(self) -> Mapping[str, Callable]:
         return {
@@ -134,7 +135,7 @@ class WeightRun:
         assert text is not None
         given = Inputs(inputs.x, inputs.t, inputs.c_concat, text, inputs.more)
         layout = layout_of(model, given, inputs.options)
-        _check_blocks(self.plan, len(layout.reading))
+        check_blocks(self.plan.blocks, len(layout.reading))
         offset = 0 if self.plan.remade else _offset(own, text[int(ours[0])])
         size = (inputs.x.shape[-2], inputs.x.shape[-1])
         return JointWeights(self.plan, layout, ours, len(inputs.x), size, offset, self.spots)
@@ -157,14 +158,6 @@ class WeightRun:
                 "for. Another node computes these blocks in its own way: remove it or bypass it."
             )
         return samples
-
-
-def _check_blocks(plan: WeightPlan, count: int) -> None:
-    if plan.blocks is not None and max(plan.blocks) >= count:
-        raise ValueError(
-            f"blocks names block {max(plan.blocks)}, but the words are read in {count} blocks of "
-            f"this model: use 0 to {count - 1}."
-        )
 
 
 def _offset(own: Tensor, text: Tensor) -> int:

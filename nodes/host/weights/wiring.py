@@ -104,21 +104,3 @@ def _word_weights(reading: Reading, asked: WeightedText) -> WordWeights:
     columns: Sequence[int] = sorted(by_column)
     weights = [by_column[column] for column in columns]
     return WordWeights(torch.tensor(columns), torch.tensor(weights))
-
-
-def parse_blocks(text: str) -> frozenset[int] | None:
-    """Block numbers from "0-8, 12"; None, for all blocks, from an empty text."""
-    blocks: set[int] = set()
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        first, dash, last = part.partition("-")
-        try:
-            numbers = range(int(first), int(last if dash else first) + 1)
-        except ValueError:
-            numbers = range(0)
-        if not numbers or numbers[0] < 0:
-            raise ValueError(
-                f"blocks has {part!r}, which is no block or range of blocks. Write for example "
-                "'0-8, 12', or nothing for all blocks."
-            )
-        blocks.update(numbers)
-    return frozenset(blocks) if blocks else None
