@@ -20,7 +20,6 @@ from .heat_sheet import stacked, word_sheet
 from .host.wires import lacking, wired
 from .sockets import RecordSocket
 
-PIXELS_PER_LATENT = 8
 NEEDS_RECORD = (
     "Wire the record of the P2P Attention Controller whose model is sampled; for a prompt without "
     "an edit put a P2P Plain Prompt before it."
@@ -114,7 +113,7 @@ class AttentionMaps(io.ComfyNode):
             raise lacking(cls, "record", NEEDS_RECORD)
         run = record.run_of(samples["samples"])
         window = _checked_range(start, end)
-        size = _picture_size(run, image)
+        size = _picture_size(run, image, record.pixels_per_latent)
         sheets, masks = [], []
         for word in _phrases(words):
             maps = record.word_maps(run, record.columns(word), window)
@@ -136,11 +135,14 @@ def _checked_range(start: float, end: float) -> Window:
     return Window(window.start, math.inf) if end == 1 else window
 
 
-def _picture_size(run: RunRecord, image: Tensor | None) -> tuple[int, int]:
-    """(H, W) of the decoded pictures; ValueError if the image is not the run's."""
-    rows, _, height, width = run.samples.shape
+def _picture_size(run: RunRecord, image: Tensor | None, scale: int) -> tuple[int, int]:
+    """(H, W) of the decoded pictures, each ``scale`` times the latent's.
+
+    ValueError if the image is not the run's.
+    """
+    rows, (height, width) = len(run.samples), run.samples.shape[-2:]
     if image is None:
-        return height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT
+        return height * scale, width * scale
     if image.shape[0] != rows:
         raise ValueError(
             f"image holds {image.shape[0]} pictures, but the run made {rows}. Wire the decoded "

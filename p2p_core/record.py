@@ -16,7 +16,7 @@ from .schedule import Window
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """One finished run. samples: its latent, (rows, C, h, w). maps: where its words looked.
+    """One finished run. samples: its latent, (rows, C, …, h, w). maps: where its words looked.
 
     masks: after which step which local blend masks were used, (groups * edits, h, w).
     """
@@ -36,12 +36,14 @@ class Record:
     """P2P_RECORD: the prompts of every group of rows, and the last few runs.
 
     prompts: [source, target of edit 1 …]. columns: finds a word or phrase in each of them, and
-    raises ValueError if none has it. labels: what each of them is, for captions.
+    raises ValueError if none has it. labels: what each of them is, for captions. pixels_per_latent:
+    along an edge, of the decoded pictures.
     """
 
     prompts: tuple[Prompt, ...]
     columns: Callable[[str], list[tuple[int, ...]]]
     labels: tuple[str, ...]
+    pixels_per_latent: int = 8
     runs: deque[RunRecord] = field(default_factory=lambda: deque(maxlen=4))
 
     def word_maps(

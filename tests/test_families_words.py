@@ -20,6 +20,7 @@ PAIRS = [
     (streams.QWEN_IMAGE, "Qwen-Image", {"qwen25_7b": 3584}),
     (streams.FLUX_SCHNELL, "Flux.1", {"t5xxl": 4096, "clip_l": 768}),
     (streams.SD3, "SD3", {"clip_l": 768, "clip_g": 1280}),
+    (streams.LONGCAT, "LongCat", {"qwen25_7b": 3584}),  # cuts its template off behind the text too
 ]
 
 
@@ -60,3 +61,36 @@ def test_a_word_swap_through_the_true_tokeniser(
     assert distance(made[:1], sampled(SOURCE)) < 1e-5
     assert distance(made[1:], made[:1]) > 1e-4
     assert distance(made[1:], sampled(TARGET)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "encoder", "widths", "scale"),
+    [(*PAIRS[1], 8), (streams.KLEIN, "Klein", {"qwen3_4b": 2560}, 16)],
+    ids=lambda v: getattr(v, "name", ""),
+)  # fmt: skip
+def test_heat_maps_as_large_as_the_pictures(
+    family: Family, encoder: str, widths: dict[str, int], scale: int
+) -> None:
+    """Also of latents with frames, and of a VAE whose latents are smaller."""
+    graph, clip = Graph(), make_encoder(encoder, **widths)
+    latent = graph.value({"samples": family.latent(6, 10)})
+    edit = graph.add(
+        "P2PWordSwap", clip=graph.value(clip), source_prompt=SOURCE, target_prompt=TARGET,
+        cross_replace_steps=0.8, self_replace_steps=0.4,
+    )  # fmt: skip
+    control = graph.add(
+        "P2PAttentionController", model=graph.value(family.load()), latent=latent, edit=edit
+    )
+    negative = graph.add("CLIPTextEncode", clip=graph.value(clip), text="")
+    samples = graph.add(
+        "KSampler", model=control, positive=control[1], negative=negative,
+        latent_image=control[2], seed=3, steps=1, cfg=1.0, sampler_name="euler",
+        scheduler="simple", denoise=1.0,
+    )  # fmt: skip
+    maps = graph.add(
+        "P2PAttentionMaps", record=control[3], samples=samples, words="cat, lasagne, bench"
+    )
+    mask, blend = run(graph, maps[1], maps[2])
+    assert mask.shape == (3, 6 * scale, 10 * scale)
+    assert blend.shape[1:] == mask.shape[1:]
+    assert all(word.max() == 1 and word.std() > 0.05 for word in mask)

@@ -56,7 +56,8 @@ def control(
     made = tuple(edit.prompt_edit for edit in edits if not edit.plain)
     prompts = (first.prompt_edit.source, *(edit.target for edit in made))
     labels = ("source", *map(short_label, made))
-    record = Record(prompts, partial(find_columns, first.clip, prompts), labels)
+    scale = model.model.latent_format.spacial_downscale_ratio
+    record = Record(prompts, partial(find_columns, first.clip, prompts), labels, scale)
     plan = ControlPlan(
         tag=uuid4().hex,
         edits=made,

@@ -74,7 +74,8 @@ def read(
     """
     plain = tokenize or (lambda text: clip.tokenize(text, return_word_ids=True))
     lists = token_lists(plain, clip.tokenizer, text)
-    made = columns_of(clip).offsets(lists, length)
+    columns = columns_of(clip)
+    made = columns.offsets(lists, length)
     texts = {own.spelling.text for own, _ in made}
     if len(texts) > 1:
         raise ValueError(
@@ -83,7 +84,8 @@ def read(
         )
     [read_text] = texts
     sets = tuple(_moved(own.spelling, offset) for own, offset in made)
-    length = max(length, *(own.length + offset for own, offset in made))
+    if columns.remade:  # the encoding is of another tokeniser than the columns
+        length = max(length, *(own.length + offset for own, offset in made))
     prompts = (
         _prompt(text, spelling, own, offset, length)
         for spelling, (own, offset) in zip(sets, made, strict=True)
