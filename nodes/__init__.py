@@ -18,6 +18,7 @@ from . import (
     noise_invert,
     null_text_optimize,
     plain_prompt,
+    prompt_pictures,
     prompt_weights,
     refine,
     reweight,
@@ -47,6 +48,7 @@ MODULES = (
     make_pairs,
     filter_pairs,
     prompt_weights,
+    prompt_pictures,
     demo_model,
 )
 

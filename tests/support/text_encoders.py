@@ -56,7 +56,10 @@ SIZES = {
         "num_attention_heads": 1, "num_key_value_heads": 1,
     },
 }  # fmt: skip
-VISION = {"hidden_size": 16, "intermediate_size": 16, "depth": 1, "deepstack_visual_indexes": [0]}
+VISION = {
+    "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "depth": 1,
+    "deepstack_visual_indexes": [0],
+}  # fmt: skip
 SMALL_VISION = {"hidden_size": 32, "intermediate_size": 16, "num_heads": 2, "num_layers": 1}
 KINDS = {"clip_l": "clip", "clip_g": "clip", "clip_h": "clip", "t5xxl": "t5"}
 # Of each: the host's encoder and tokeniser, and its parts with what is special about their sizes.
@@ -102,6 +105,7 @@ class SharedRows(torch.nn.Embedding):
     """An embedding table of few rows: tokens share them, so that a vocabulary costs little."""
 
     comfy_cast_weights = False  # the host asks for it where the table also writes text
+    bias = None  # and for this where a model is patched
 
     def forward(self, input: torch.Tensor, out_dtype: torch.dtype | None = None) -> torch.Tensor:
         return super().forward(input % self.num_embeddings).to(out_dtype)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..pictured_clip import PicturedClip
 from .token_lists import TokenList, Tokens, token_lists
 
 SAMPLE = "red lasagne beside the green bench"
@@ -119,8 +120,9 @@ def _tried(clip: Any) -> Columns:
 
 
 def _tokens(clip: Any, text: str) -> Tokens:
-    """Of the text alone: a CLIP may have been given pictures that it puts before every prompt."""
-    return type(clip).tokenize(clip, text, return_word_ids=True)
+    """Of the text alone: a CLIP may read pictures with every prompt."""
+    alone = isinstance(clip, PicturedClip)
+    return (clip.tokenize_alone if alone else clip.tokenize)(text, return_word_ids=True)
 
 
 def _read_by_the_model(clip: Any) -> ValueError:
