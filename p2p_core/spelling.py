@@ -60,15 +60,16 @@ class Spelling:
             if wanted and _parts_words(have, start) and _parts_words(have, end)
         )
 
-    def words(self) -> tuple[SpelledWord, ...]:
+    def words(self, others: Sequence[Spelling] = ()) -> tuple[SpelledWord, ...]:
         """The text as words, marks of punctuation and unspaced letters, each with its tokens.
 
-        What shares a token stays one word.
+        What shares a token stays one word, also if it does so in another spelling of the text:
+        CLIP reads 't and T5 don' in don't.
         """
         groups: list[tuple[int, int]] = []
         for start, end in _atoms(self.text):
             own = self.tokens_in(start, end)
-            if own and groups and min(t.start for t in own) < groups[-1][1]:
+            if own and groups and any(s._share(groups[-1][1], start) for s in (self, *others)):
                 groups[-1] = (groups[-1][0], end)
             elif own:
                 groups.append((start, end))
@@ -77,6 +78,10 @@ class Spelling:
             SpelledWord(start, end, self.text[start:end], self._indices(start, until))
             for (start, end), until in zip(groups, ends, strict=True)
         )
+
+    def _share(self, end: int, start: int) -> bool:
+        """Whether a token holds what ends before ``end`` and what begins at ``start``."""
+        return any(token.start < end and start < token.end for token in self.tokens)
 
     def _indices(self, start: int, end: int) -> tuple[int, ...]:
         return tuple(token.index for token in self.tokens_in(start, end))

@@ -66,6 +66,21 @@ def test_two_sets_of_columns() -> None:
     assert long.columns(start, end) == (77 + 6, 154 + 80)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("don't", {"don": (1, 77), "'t": (2, 78, 79)}),
+        ("50mm lens", {"50mm": (1, 2, 3, 77, 78), "lens": (4, 79)}),
+    ],
+)
+def test_words_that_one_part_of_an_encoder_cuts_where_the_other_does_not(
+    text: str, expected: dict[str, tuple[int, ...]]
+) -> None:
+    """CLIP takes digits one by one, and 't for one token."""
+    made = pack("nodes.host.families.texts").read_prompt(encoder("SD3"), text)
+    assert {word.text: word.columns for word in made.words} == expected
+
+
 def test_weights_are_not_part_of_the_text() -> None:
     for family in ("SD1.5", "Flux.1", "Anima"):
         made, _ = reading(family, r"a (red:1.3) cat \(here\)")

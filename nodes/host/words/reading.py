@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....p2p_core.alignment import Aligner
 from ....p2p_core.prompt import Prompt, Word
-from ....p2p_core.spelling import Spelling
+from ....p2p_core.spelling import SpelledWord, Spelling
 from .columns import columns_of
 from .token_lists import TokenList, Tokens, token_lists
 
@@ -52,7 +52,7 @@ class Reading:
         """Where the phrase stands in the text; ValueError, listing the words, if it does not."""
         places = self.sets[0].find(phrase)
         if not places:
-            words = ", ".join(dict.fromkeys(word.text for word in self.sets[0].words())) or "none"
+            words = ", ".join(dict.fromkeys(word.text for word in self.prompts[0].words)) or "none"
             raise ValueError(
                 f"{phrase!r} is not in the prompt {self.text!r}. Its words are: {words}. Use a "
                 "word or phrase of the prompt; separate several with commas."
@@ -87,7 +87,7 @@ def read(
     if columns.remade:  # the encoding is of another tokeniser than the columns
         length = max(length, *(own.length + offset for own, offset in made))
     prompts = (
-        _prompt(text, spelling, own, offset, length)
+        _prompt(text, spelling.words(sets), own, offset, length)
         for spelling, (own, offset) in zip(sets, made, strict=True)
     )
     return Reading(read_text, sets, length, tuple(prompts))
@@ -99,13 +99,15 @@ def _moved(spelling: Spelling, offset: int) -> Spelling:
     return Spelling(spelling.text, tuple(tokens))
 
 
-def _prompt(text: str, spelling: Spelling, own: TokenList, offset: int, length: int) -> Prompt:
+def _prompt(
+    text: str, spelled: Sequence[SpelledWord], own: TokenList, offset: int, length: int
+) -> Prompt:
     """The words of one set of columns; a word's text, without marks around it, is its token."""
 
     def columns(indices: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(i + offset for i in indices if 0 <= i + offset < length)
 
-    words = tuple(Word(w.text, (_key(w.text),), w.indices) for w in spelling.words())
+    words = tuple(Word(w.text, (_key(w.text),), w.indices) for w in spelled)
     around = [columns(part) for part in (own.before, own.behind, own.padding)]
     if own.pictures and own.before:  # before the words, one token each, but many columns
         around[0] = tuple(range(own.before[-1] + 1 + offset))
