@@ -169,6 +169,12 @@ def test_brackets_of_the_syntax_never_reach_the_encoder() -> None:
     assert torch.equal(made, expected)
 
 
+def test_brackets_side_by_side_inside_of_another() -> None:
+    """What stands between them is no word."""
+    made = weighted(QWEN_IMAGE, "a ((red:1.7) (cat:1.7):0.5) on a bench, blurry")
+    assert torch.equal(made, weighted(QWEN_IMAGE, "a (red:1.7) (cat:1.7) on a bench, blurry"))
+
+
 def test_around_an_override_that_is_there() -> None:
     """Sage attention and the like keep the slot; theirs is called with our values."""
     calls = []

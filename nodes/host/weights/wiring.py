@@ -94,6 +94,8 @@ def _word_weights(reading: Reading, asked: WeightedText) -> WordWeights:
     taken: dict[int, str] = {}
     for span in asked.spans:
         phrase = asked.text[span.start : span.end]
+        if phrase.isspace():  # between two brackets inside of one
+            continue
         for column in reading.columns(span.start, span.end):
             if column in taken and by_column[column] != span.weight:
                 raise ValueError(
