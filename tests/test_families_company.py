@@ -19,13 +19,14 @@ from families.edits import (
     check_exact,
     controlled,
     edited,
+    encoded,
     latent_of,
     model_of,
     plain,
     sampled,
 )
 from families.tiny import Family
-from host_run import Graph, run
+from host_run import Graph, GraphError, Link, run
 from scenes import distance
 from torch import Tensor
 
@@ -67,6 +68,30 @@ def test_skip_layer_guidance(family: Family, case: Case) -> None:
     how = How(model=model)
     check_exact(family, case, how)
     assert distance(plain(family, SOURCE, how), plain(family, SOURCE)) > 1e-3
+
+
+def test_skip_layer_guidance_that_keeps_the_contrast_of_all_pictures_together() -> None:
+    model = patched(
+        "SkipLayerGuidanceDiT", streams.QWEN_IMAGE, double_layers="0", single_layers="", scale=2.0,
+        start_percent=0.0, end_percent=1.0, rescaling_scale=0.3,
+    )  # fmt: skip
+    with pytest.raises(GraphError, match="Set its rescaling_scale to 0"):
+        edited(streams.QWEN_IMAGE, [SWAP], How(model=model))
+
+
+def test_an_area_beside_the_picture() -> None:
+    """Where nothing is painted, nothing is edited: it is said, if the host gets so far."""
+
+    def beside(graph: Graph, positive: Link) -> Link:
+        size = {"x": 96, "y": 0, "width": 64, "height": 64, "strength": 1.0}
+        area = graph.add("ConditioningSetArea", conditioning=positive, **size)
+        whole = graph.value(encoded(streams.KREA2, "mist"))
+        return graph.add("ConditioningCombine", conditioning_1=area, conditioning_2=whole)
+
+    how = How(cond=beside)
+    assert plain(streams.KREA2, SOURCE, how).isfinite().all()
+    with pytest.raises(GraphError, match="an area must lie inside the picture"):
+        edited(streams.KREA2, [SWAP], how)
 
 
 def test_blocks_that_are_always_left_out() -> None:

@@ -6,6 +6,7 @@ is alone.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +27,12 @@ def check_batch_wide(guider: Any, caches: bool) -> None:
     """
     options = guider.model_options
     cache = options.get("transformer_options", {}).get("easycache")
+    if any(_rescales(function) for function in options.get(POST_CFG, ())):
+        raise ValueError(
+            "SkipLayerGuidanceDiT with a rescaling_scale works out one contrast for all pictures of "
+            "a batch together, so the source would not be the picture that it is without the edit. "
+            "Set its rescaling_scale to 0."
+        )
     named = GUIDERS.get(type(guider).__name__) or GUIDANCE.get(
         _owner(options.get("sampler_cfg_function"))
     )
@@ -66,6 +73,13 @@ def _member(given: dict, rows: int, own: slice) -> dict:
         else value
         for name, value in given.items()
     }
+
+
+def _rescales(function: Any) -> bool:
+    """Whether it is skip layer guidance that is also to keep the contrast."""
+    if _owner(function) != "SkipLayerGuidanceDiT":
+        return False
+    return bool(inspect.getclosurevars(function).nonlocals.get("rescaling_scale", 0))
 
 
 def _owner(function: Any) -> str:

@@ -167,7 +167,7 @@ class ControlRun:
         """The APPLY_MODEL wrapper: edits our rows of this call, and leaves out those of no use."""
         inputs = model_inputs(*args, **kwargs)
         rows = self.labels.read(inputs)
-        if rows is None:
+        if rows is None or not inputs.x.numel():  # an area that lies beside the picture
             return inputs.evaluate(executor)
         self.evaluated |= bool(len(rows.of(self.ours)))
         # Others' patches may count rows, or see only a part of the picture.
@@ -263,7 +263,8 @@ class ControlRun:
         if not self.evaluated:
             raise ValueError(
                 "The edited prompt was never evaluated in this run, so nothing was edited. Remove "
-                "what limits the controller's positive to other steps, or sample those steps."
+                "what limits the controller's positive to other steps, or sample those steps; an "
+                "area must lie inside the picture."
             )
 
     def _check_reached(self) -> None:

@@ -104,7 +104,8 @@ class WeightRun:
         rows = self.labels.read(inputs)
         ours = torch.empty(0) if rows is None else rows.of(self.ours)
         text = inputs.c_crossattn
-        if rows is None or text is None or not len(ours):
+        nothing = not inputs.x.numel()  # an area that lies beside the picture
+        if rows is None or text is None or not len(ours) or nothing:
             return inputs.evaluate(executor)
         self.evaluated = True
         step = step_index(float(inputs.options["sigmas"].max()), self.sigmas)
@@ -146,7 +147,8 @@ class WeightRun:
         if due and not self.evaluated:
             raise ValueError(
                 "The prompt of P2P Prompt Weights was never evaluated in this run. Remove what "
-                "limits it to other steps, or sample those steps."
+                "limits it to other steps, or sample those steps; an area must lie inside the "
+                "picture."
             )
         blocks = [] if self.layers is None else range(len(self.layers))
         missed = [number for number in blocks if self.plan.acts_in(number)]
