@@ -26,6 +26,7 @@ from devtools.templates_photos import (
     follow_instruction_sd15,
     save_and_reload,
 )
+from devtools.templates_pictures import picture_swap
 from devtools.templates_sweeps import injection_shares
 from devtools.templates_ways import five_ways, six_ways_sd15
 
@@ -52,6 +53,7 @@ def templates() -> list[Template]:
         follow_instruction_sd15(),
         six_ways_sd15(),
         *model_templates(),
+        picture_swap(),
     ]
     return [with_app_mode(template) for template in made]
 

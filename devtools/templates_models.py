@@ -18,7 +18,8 @@ WEIGHTED = (
 )
 SOURCE = "a photo of a cat sitting on a wooden bench in a park, autumn leaves, soft light"
 TARGET = "a photo of a dog sitting on a wooden bench in a park, autumn leaves, soft light"
-TITLES = {"word_weights": (21, "Words with weights"), "word_swap": (31, "Word swap")}
+TITLES = {"word_weights": (21, "Words with weights"), "word_swap": (31, "Word swap"),
+          "picture_swap": (36, "Word swap in an instruction")}  # fmt: skip
 NEGATIVE = "blurry, low quality, distorted"
 
 
@@ -46,7 +47,7 @@ class Setting:
     custom: bool = False
 
 
-def _file(repository: str, path: str) -> tuple[str, str]:
+def on_hub(repository: str, path: str) -> tuple[str, str]:
     """(name, address) of a file on the hub."""
     return path.rsplit("/", 1)[-1], HUB.format(repository, path)
 
@@ -55,43 +56,43 @@ FEW_STEPS = "The source leads in the first step alone; *mode* hybrid follows it 
 SETTINGS = (
     Setting(
         "z_image_turbo", "Z-Image Turbo",
-        _file("Comfy-Org/z_image_turbo",
+        on_hub("Comfy-Org/z_image_turbo",
               "split_files/diffusion_models/z_image_turbo_bf16.safetensors"),
-        (_file("Comfy-Org/z_image_turbo", "split_files/text_encoders/qwen_3_4b.safetensors"),),
-        _file("Comfy-Org/z_image_turbo", "split_files/vae/ae.safetensors"),
+        (on_hub("Comfy-Org/z_image_turbo", "split_files/text_encoders/qwen_3_4b.safetensors"),),
+        on_hub("Comfy-Org/z_image_turbo", "split_files/vae/ae.safetensors"),
         "lumina2", "EmptySD3LatentImage", 1024, 8, FEW_STEPS, sampler="res_multistep", shift=3.0,
     ),
     Setting(
         "krea_2_turbo", "Krea 2 Turbo",
-        _file("Comfy-Org/Krea-2", "diffusion_models/krea2_turbo_fp8_scaled.safetensors"),
-        (_file("Comfy-Org/Krea-2", "text_encoders/qwen3vl_4b_fp8_scaled.safetensors"),),
-        _file("Comfy-Org/Krea-2", "vae/qwen_image_vae.safetensors"),
+        on_hub("Comfy-Org/Krea-2", "diffusion_models/krea2_turbo_fp8_scaled.safetensors"),
+        (on_hub("Comfy-Org/Krea-2", "text_encoders/qwen3vl_4b_fp8_scaled.safetensors"),),
+        on_hub("Comfy-Org/Krea-2", "vae/qwen_image_vae.safetensors"),
         "krea2", "EmptyLatentImage", 1024, 8, FEW_STEPS,
     ),
     Setting(
         "qwen_image_2512", "Qwen-Image 2512",
-        _file("Comfy-Org/Qwen-Image_ComfyUI",
+        on_hub("Comfy-Org/Qwen-Image_ComfyUI",
               "split_files/diffusion_models/qwen_image_2512_fp8_e4m3fn.safetensors"),
-        (_file("Comfy-Org/Qwen-Image_ComfyUI",
+        (on_hub("Comfy-Org/Qwen-Image_ComfyUI",
                "split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors"),),
-        _file("Comfy-Org/Qwen-Image_ComfyUI", "split_files/vae/qwen_image_vae.safetensors"),
+        on_hub("Comfy-Org/Qwen-Image_ComfyUI", "split_files/vae/qwen_image_vae.safetensors"),
         "qwen_image", "EmptySD3LatentImage", 1328, 50,
         "The source leads for half of *self_replace_steps*: lower it for more freedom.",
         cfg=4.0, shift=3.1,
     ),
     Setting(
         "flux_2_klein", "FLUX.2 Klein",
-        _file("Comfy-Org/flux2-klein", "split_files/diffusion_models/flux-2-klein-4b.safetensors"),
-        (_file("Comfy-Org/flux2-klein", "split_files/text_encoders/qwen_3_4b.safetensors"),),
-        _file("Comfy-Org/flux2-dev", "split_files/vae/flux2-vae.safetensors"),
+        on_hub("Comfy-Org/flux2-klein", "split_files/diffusion_models/flux-2-klein-4b.safetensors"),
+        (on_hub("Comfy-Org/flux2-klein", "split_files/text_encoders/qwen_3_4b.safetensors"),),
+        on_hub("Comfy-Org/flux2-dev", "split_files/vae/flux2-vae.safetensors"),
         "flux2", "EmptyFlux2LatentImage", 1024, 4, FEW_STEPS, custom=True,
     ),
     Setting(
         "flux_1_dev", "FLUX.1 dev",
-        _file("Comfy-Org/flux1-dev", "flux1-dev.safetensors"),
-        (_file("comfyanonymous/flux_text_encoders", "clip_l.safetensors"),
-         _file("comfyanonymous/flux_text_encoders", "t5xxl_fp16.safetensors")),
-        _file("Comfy-Org/Lumina_Image_2.0_Repackaged", "split_files/vae/ae.safetensors"),
+        on_hub("Comfy-Org/flux1-dev", "flux1-dev.safetensors"),
+        (on_hub("comfyanonymous/flux_text_encoders", "clip_l.safetensors"),
+         on_hub("comfyanonymous/flux_text_encoders", "t5xxl_fp16.safetensors")),
+        on_hub("Comfy-Org/Lumina_Image_2.0_Repackaged", "split_files/vae/ae.safetensors"),
         "flux", "EmptySD3LatentImage", 1024, 20,
         "The source leads for half of *self_replace_steps*: lower it for more freedom.",
     ),
@@ -106,11 +107,12 @@ def model_templates() -> list[Template]:
 def file_stem(technique: str, setting: Setting) -> str:
     """The file's name and so the title that the page shows; technique: of TITLES."""
     first, title = TITLES[technique]
-    return f"{first + SETTINGS.index(setting)} {title} ({setting.title})"
+    number = SETTINGS.index(setting) if setting in SETTINGS else 0
+    return f"{first + number} {title} ({setting.title})"
 
 
 def word_weights(setting: Setting) -> Template:
-    template = _begun(
+    template = begun(
         setting,
         "word_weights",
         f"**Words with weights, {setting.title}.** Put the files below in their folders and queue "
@@ -119,23 +121,23 @@ def word_weights(setting: Setting) -> Template:
         "*Change* the prompt and its weights. Begin with 1.2 to 2, and -0.5 to -1. Weight 1 gives "
         "the plain picture, so set *strength* (advanced) to 0 to compare.",
     )
-    model, clip, vae = _loaders(template, setting)
+    model, clip, vae = loaders(template, setting)
     weights = template.add(1, "P2PPromptWeights", model=model, clip=clip, text=WEIGHTED)
     latent = _empty(template, setting)
     samples = _sampled(template, setting, weights, output(weights, 1), clip, latent)
-    _shown(template, samples, vae, "The picture")
+    shown(template, samples, vae, "The picture")
     return template
 
 
 def word_swap(setting: Setting) -> Template:
-    template = _begun(
+    template = begun(
         setting,
         "word_swap",
         f"**Word swap, {setting.title}.** Put the files below in their folders and queue it: two "
         "pictures of one seed, the source and the same with the new word.\n\n"
         f"*Change* a word of the target prompt. {setting.expect}",
     )
-    model, clip, vae = _loaders(template, setting)
+    model, clip, vae = loaders(template, setting)
     edit = template.add(
         1, "P2PWordSwap", "Word Swap (source, then target)", clip=clip, source_prompt=SOURCE,
         target_prompt=TARGET,
@@ -144,11 +146,12 @@ def word_swap(setting: Setting) -> Template:
     control = template.add(2, "P2PAttentionController", model=model, latent=latent, edit=edit)
     rows = output(control, 2)
     samples = _sampled(template, setting, control, output(control, 1), clip, rows)
-    _shown(template, samples, vae, "Source and edited picture")
+    shown(template, samples, vae, "Source and edited picture")
     return template
 
 
-def _begun(setting: Setting, technique: str, note: str) -> Template:
+def begun(setting: Setting, technique: str, note: str) -> Template:
+    """A template with its note and the files that it names."""
     template = Template(file_stem(technique, setting), note, model_title=setting.title)
     encoders = [(clip, "text_encoders") for clip in setting.clips]
     files = [(setting.unet, "diffusion_models"), *encoders, (setting.vae, "vae")]
@@ -158,7 +161,7 @@ def _begun(setting: Setting, technique: str, note: str) -> Template:
     return template
 
 
-def _loaders(template: Template, setting: Setting) -> tuple[Link, Link, Link]:
+def loaders(template: Template, setting: Setting) -> tuple[Link, Link, Link]:
     """(model, clip, vae)."""
     default = "default"
     model = template.add(0, "UNETLoader", unet_name=setting.unet[0], weight_dtype=default)
@@ -212,6 +215,6 @@ def _custom(
     )  # fmt: skip
 
 
-def _shown(template: Template, samples: Link, vae: Link, title: str) -> None:
+def shown(template: Template, samples: Link, vae: Link, title: str) -> None:
     pictures = template.add(4, "VAEDecode", samples=samples, vae=vae)
     template.add(5, "PreviewImage", title, images=pictures)
