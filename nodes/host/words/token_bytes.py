@@ -17,6 +17,7 @@ WORD_END = "</w>"  # CLIP: a word ends here
 BYTE_SPACE = "Ġ"  # byte-level BPE: Qwen, Llama 3, Mistral
 PIECE_SPACE = "▁"  # sentencepiece: T5, Gemma
 UNKNOWN = "<unk>"
+KEPT = "_p2p_speller"  # an attribute of the tokeniser, of whose kind it tells
 SAMPLE = 20_000  # names of a vocabulary that tell its kind
 RAW_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -44,6 +45,13 @@ def pieces(tokenizer: Any, tokens: Sequence[tuple]) -> list[Piece]:
 
 def _speller(tokenizer: Any) -> Callable[[str], bytes]:
     """The function from a token's name in this tokeniser's vocabulary to its bytes."""
+    kept = tokenizer.__dict__
+    if KEPT not in kept:
+        kept[KEPT] = _kind(tokenizer)
+    return kept[KEPT]
+
+
+def _kind(tokenizer: Any) -> Callable[[str], bytes]:
     names = list(islice(getattr(tokenizer, "inv_vocab", {}).values(), SAMPLE))
     counts = {
         _clip: sum(name.endswith(WORD_END) for name in names),
