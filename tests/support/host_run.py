@@ -44,20 +44,21 @@ CORE_NODES = (
 class GraphError(Exception):
     """A node failed or the graph is not valid; the text is what the user would read.
 
-    kind: the exception's type. place: the file that raised it. Both are empty for a graph that is
-    not valid by the host's own rules.
+    kind: the exception's type. place: the file that raised it, line: by which line of code. All are
+    empty for a graph that is not valid by the host's own rules.
     """
 
-    def __init__(self, text: str, kind: str = "", place: str = "") -> None:
+    def __init__(self, text: str, kind: str = "", place: str = "", line: str = "") -> None:
         super().__init__(text)
-        self.kind, self.place = kind, place
+        self.kind, self.place, self.line = kind, place, line
 
     @property
     def is_sentence(self) -> bool:
         """Whether it is the pack that speaks, and not torch or the host."""
         inside = Path(self.place).is_relative_to(REPOSITORY) if self.place else False
         tests = Path(self.place).is_relative_to(Path(REPOSITORY) / "tests")
-        return self.kind == "ValueError" and inside and not tests
+        raised = self.line.startswith("raise ")
+        return self.kind == "ValueError" and inside and raised and not tests
 
 
 class Interrupted(Exception):
@@ -206,24 +207,28 @@ class Host:
         for event, data in self.executor.status_messages:
             if event == "execution_error":
                 text = f"{data['node_type']}: {data['exception_message']}"
-                raise GraphError(text, data["exception_type"], _place(data["traceback"]))
+                raise GraphError(text, data["exception_type"], *_place(data["traceback"]))
             if event == "execution_interrupted":
                 raise Interrupted(data["node_type"])
 
 
-def _raised_by_validation(node_errors: dict[str, Any]) -> tuple[str, str]:
-    """Kind and place of what a node's own validation raised; nothing if none did."""
+def _raised_by_validation(node_errors: dict[str, Any]) -> tuple[str, ...]:
+    """Kind, place and line of what a node's own validation raised; nothing if none did."""
     errors = [error["extra_info"] for node in node_errors.values() for error in node["errors"]]
     for error in errors:
         if "traceback" in error:
-            return error["exception_type"], _place(error["traceback"])
-    return "", ""
+            return error["exception_type"], *_place(error["traceback"])
+    return ()
 
 
-def _place(traceback: Sequence[str]) -> str:
-    """The file of a traceback's last line of code."""
-    frames = [found for line in traceback if (found := re.search(r'File "([^"]+)", line', line))]
-    return frames[-1][1] if frames else ""
+def _place(traceback: Sequence[str]) -> tuple[str, str]:
+    """The file of a traceback's last line of code, and that line."""
+    frames = [
+        (found[1], found[2])
+        for line in traceback
+        if (found := re.search(r'File "([^"]+)", line.*\n\s*(.*)', line))
+    ]
+    return frames[-1] if frames else ("", "")
 
 
 def run(graph: Graph, *links: Link) -> Any:

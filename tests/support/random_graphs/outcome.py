@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from companions import COMPANIONS
+from companions.companion import Companion
 from companions.trial import painted, seen
 from host_run import GraphError, Link, run
 from scenes import Edit, Scene, Settings, distance, scene
@@ -38,30 +39,58 @@ def outcome(case: Case) -> Outcome:
     try:
         samples, shown = graphs.edited()
     except GraphError as error:
-        return _failed(graphs, error)
+        return failed(error, lambda: graphs.plain(case.source))
     try:
         return graphs.checked(samples, shown)
     except Broken as broken:
         return Outcome(DEFECT, str(broken))
 
 
-def _failed(graphs: Graphs, error: GraphError) -> Outcome:
+def failed(error: GraphError, plain: Callable[[], Tensor]) -> Outcome:
+    """What an error is. plain: the graph without us, which may raise the same."""
     text = str(error)
     if error.is_sentence:
         return Outcome(SENTENCE, text)
     try:
-        graphs.plain(graphs.case.source)
-    except GraphError as plain:
-        if not plain.is_sentence and str(plain).partition(": ")[2] == text.partition(": ")[2]:
+        plain()
+    except GraphError as host:
+        if not host.is_sentence and str(host).partition(": ")[2] == text.partition(": ")[2]:
             return Outcome(HOST, text)
     return Outcome(DEFECT, f"{error.kind} in {error.place}: {text}")
 
 
-class Graphs:
+class Compared:
+    """Pictures against those of graphs without us. company: names of companions."""
+
+    company: tuple[str, ...]
+    companions: Mapping[str, Companion]
+    tolerance = TOLERANCE
+    nudge = NUDGE
+
+    def plain(self, prompt: str, nudge: float = 0.0) -> Tensor:
+        """Latents without us."""
+        raise NotImplementedError
+
+    def same(self, what: str, rows: Tensor, prompt: str) -> None:
+        plain = self.plain(prompt)
+        if not self.close(rows, plain, prompt):
+            raise Broken(f"{what} is {distance(rows, plain):.1e} from the plain picture")
+
+    def close(self, rows: Tensor, expected: Tensor, prompt: str) -> bool:
+        """Within rounding, as this graph amplifies it."""
+        found = distance(rows, expected)
+        tolerances = (self.companions[name].tolerance for name in self.company)
+        if found <= max((t for t in tolerances if t != TOLERANCE), default=self.tolerance):
+            return True
+        moved = distance(self.plain(prompt, self.nudge), self.plain(prompt))
+        return found <= AMPLIFIED * moved
+
+
+class Graphs(Compared):
     """The graphs of one case: with the edit, and without us."""
 
     def __init__(self, case: Case) -> None:
-        self.case = case
+        self.case, self.company, self.companions = case, case.company, COMPANIONS
         self.model, self.clip = shared(case.family)
         self.inpainting = "inpainting" in case.family
         self.settings = Settings(
@@ -78,7 +107,7 @@ class Graphs:
             inputs |= {"inversion": inversion, "latent": inversion[1]}
         names = ["edit", *(f"edit_{number}" for number in range(2, 9))]
         for name, (edit, blend) in zip(names, self.case.edits, strict=False):
-            inputs[name] = _blended(s, edit.build(s.graph, s.clip), blend)
+            inputs[name] = blended(s, edit.build(s.graph, s.clip), blend)
         control = s.graph.add("P2PAttentionController", **inputs)
         samples = self._sampled(s, control[0], control[1], control[2])
         if not self.case.maps:
@@ -96,7 +125,7 @@ class Graphs:
         if self.case.inversion:
             latent = self._inverted(s, model)[1]
         if nudge:
-            latent = s.graph.call(_nudged(nudge), latent)
+            latent = s.graph.call(nudged(nudge), latent)
         return run(s.graph, self._sampled(s, model, s.text(prompt), latent))["samples"]
 
     def checked(self, samples: Tensor, masks: Tensor | None) -> Outcome:
@@ -115,7 +144,7 @@ class Graphs:
             if not torch.equal(source, photo(case)):
                 raise Broken(f"the photograph does not come back: {distance(source, photo(case))}")
         else:
-            self._same("source", source, case.source)
+            self.same("source", source, case.source)
         for number, (edit, blend) in enumerate(case.edits, start=1):
             self._check_edit(samples[number::group], source, edit, blend)
         return Outcome(RESULT)
@@ -123,25 +152,11 @@ class Graphs:
     def _check_edit(self, rows: Tensor, source: Tensor, edit: Edit, blend: Blend | None) -> None:
         scaled = any(scale != 1 for _, scale in edit.scales)
         idle = edit.target == edit.source and not scaled and not self.case.inversion
-        if idle and not self._close(rows, source, edit.source):
+        if idle and not self.close(rows, source, edit.source):
             raise Broken(f"the same words change the picture by {distance(rows, source):.1e}")
         off = edit.cross == 0 and edit.self_ == 0 and not edit.word_windows
         if off and edit.kind != "reweight" and blend is None and not self.case.inversion:
-            self._same("an edit of no step", rows, edit.target)
-
-    def _same(self, what: str, rows: Tensor, prompt: str) -> None:
-        plain = self.plain(prompt)
-        if not self._close(rows, plain, prompt):
-            raise Broken(f"{what} is {distance(rows, plain):.1e} from the plain picture")
-
-    def _close(self, rows: Tensor, expected: Tensor, prompt: str) -> bool:
-        """Within rounding, as this graph amplifies it."""
-        found = distance(rows, expected)
-        tolerances = (COMPANIONS[name].tolerance for name in self.case.company)
-        if found <= max(tolerances, default=TOLERANCE):
-            return True
-        nudged = distance(self.plain(prompt, NUDGE), self.plain(prompt))
-        return found <= AMPLIFIED * nudged
+            self.same("an edit of no step", rows, edit.target)
 
     def _scene(self) -> tuple[Scene, Link]:
         """The scene and the model with its company."""
@@ -152,9 +167,9 @@ class Graphs:
         if self.case.batch > 1:
             # The host draws the noise of numbered rows one by one, which differs from all at once
             # where a row is no multiple of 16 numbers.
-            s.latent = s.graph.call(_numbered, s.latent)
+            s.latent = s.graph.call(numbered, s.latent)
         model = s.model
-        for name in self.case.company:
+        for name in self.company:
             if (patch := COMPANIONS[name].model) is not None:
                 model = patch(s, model)
         return s, model
@@ -173,7 +188,7 @@ class Graphs:
         negative = s.negative
         if self.inpainting:
             positive, negative = seen(s, positive), seen(s, negative)
-        for name in self.case.company:
+        for name in self.company:
             if (texts := COMPANIONS[name].texts) is not None:
                 positive, negative = texts(s, positive, negative)
         return s.sample(model, positive, latent, negative=negative)
@@ -184,15 +199,15 @@ def photo(case: Case) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(9)) * 3
 
 
-def _blended(s: Scene, edit: Link, blend: Blend | None) -> Link:
+def blended(s: Scene, edit: Link, blend: Blend | None) -> Link:
     return s.graph.add("P2PLocalBlendMask", edit=edit, **vars(blend)) if blend else edit
 
 
-def _numbered(latent: dict) -> dict:
+def numbered(latent: dict) -> dict:
     return {**latent, "batch_index": list(range(len(latent["samples"])))}
 
 
-def _nudged(by: float) -> Callable[[dict], dict]:
+def nudged(by: float) -> Callable[[dict], dict]:
     def nudge(latent: dict) -> dict:
         generator = torch.Generator().manual_seed(4)
         samples = latent["samples"]
