@@ -26,7 +26,7 @@ PLAIN, EDIT = "plain", "edit"
 LIVE = (PLAIN, EDIT, "edit of a photograph")
 KEPT = ("edit of a source kept light", "edit of a source kept full")
 EXPLICIT = ("explicit maps", "explicit maps in diffusers")
-STEPS, EDITS, CHUNKS = (5, 10, 20, 40), (1, 2, 4, 7), (1, 2, 4, 6)
+STEPS, EDITS, CHUNKS = (4, 8, 16), (1, 2, 4, 7), (1, 2, 4, 6)
 Lines = dict[str, list[tuple[float, Measured]]]
 
 
