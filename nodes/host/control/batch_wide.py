@@ -29,9 +29,9 @@ def check_batch_wide(guider: Any, caches: bool) -> None:
     cache = options.get("transformer_options", {}).get("easycache")
     if any(_rescales(function) for function in options.get(POST_CFG, ())):
         raise ValueError(
-            "SkipLayerGuidanceDiT with a rescaling_scale works out one contrast for all pictures of "
-            "a batch together, so the source would not be the picture that it is without the edit. "
-            "Set its rescaling_scale to 0."
+            "SkipLayerGuidanceDiT with a rescaling_scale works out one contrast for all pictures "
+            "of a batch together, so the source would not be the picture that it is without the "
+            "edit. Set its rescaling_scale to 0."
         )
     named = GUIDERS.get(type(guider).__name__) or GUIDANCE.get(
         _owner(options.get("sampler_cfg_function"))

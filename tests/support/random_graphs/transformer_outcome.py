@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from companions.guidance import OF_ALL
 from host_run import Graph, GraphError, Link, run
 from model_state import structure
 from scenes import Edit, Scene, Settings, distance
@@ -21,6 +22,7 @@ from .transformer_cases import EditCase, Way, WeightCase
 from .transformers import BESIDE, KINDS, SKIPPING, loaded
 
 SEED = 7
+BY_ROW = ("euler", "heun", "dpmpp_2m", "res_multistep", "lms", "ipndm")  # draw no noise
 SHOWS = 1e-7  # an edit that acts is further from none than rounding
 
 
@@ -108,7 +110,8 @@ class Transformer(Compared):
         if distance(rows, without) <= SHOWS:
             raise Broken(f"no trace of {what}")
 
-    def scene(self) -> Scene:
+    def scene(self, only: int | None = None) -> Scene:
+        """only: the number of a seed, for its picture alone."""
         way, graph = self.way, Graph()
         settings = Settings(
             way.sampler, way.scheduler, way.steps, way.cfg, seed=SEED, denoise=way.denoise,
@@ -127,7 +130,9 @@ class Transformer(Compared):
             mask = torch.zeros(1, way.height, way.width)
             mask[:, 1:-1, 1:-1] = 1
             s.latent = graph.add("SetLatentNoiseMask", samples=s.latent, mask=graph.value(mask))
-        if way.batch > 1:
+        if only is not None:
+            s.latent = graph.call(lambda latent: {**latent, "batch_index": [only]}, s.latent)
+        elif way.batch > 1:
             s.latent = graph.add("RepeatLatentBatch", samples=s.latent, amount=way.batch)
             s.latent = graph.call(numbered_latent, s.latent)
         return s
@@ -175,9 +180,11 @@ class Edited(Transformer):
         super().__init__(case.way)
         self.case, self.prompt = case, case.source
 
-    def edited(self, edits: Sequence[tuple[Edit, Blend | None]], maps: str = "") -> tuple:
+    def edited(
+        self, edits: Sequence[tuple[Edit, Blend | None]], maps: str = "", only: int | None = None
+    ) -> tuple:
         """Latents of all rows, and the masks of P2P Attention Maps."""
-        s, way = self.scene(), self.way
+        s, way = self.scene(only), self.way
         names = ["edit", *(f"edit_{number}" for number in range(2, 9))]
         links = [blended(s, edit.build(s.graph, s.clip), blend) for edit, blend in edits]
         control = s.graph.add(
@@ -209,6 +216,9 @@ class Edited(Transformer):
             self._check_edit(samples[number::group], source, edit, blend)
         if group > 2 and not self.skips:
             self._check_alone(samples)
+        by_row = case.way.sampler in BY_ROW and not OF_ALL & set(self.company)
+        if case.way.batch > 1 and by_row and not self.skips:
+            self._check_seed(samples[group:])
         return Outcome(RESULT)
 
     def _check_edit(self, rows: Tensor, source: Tensor, edit: Edit, blend: Blend | None) -> None:
@@ -229,10 +239,16 @@ class Edited(Transformer):
     def _check_alone(self, samples: Tensor) -> None:
         """The last of several edits is what it is alone."""
         *_, last = self.case.edits
-        alone, _ = self.edited([last])
+        alone, _ = unrefused("an edit alone", lambda: self.edited([last]))
         rows = samples[len(self.case.edits) :: 1 + len(self.case.edits)]
         if not self.close(rows, alone[1::2], last[0].target):
             raise Broken(f"an edit beside others is {distance(rows, alone[1::2]):.1e} from alone")
+
+    def _check_seed(self, rows: Tensor) -> None:
+        """The second seed's pictures are what they are alone."""
+        alone, _ = unrefused("a seed alone", lambda: self.edited(self.case.edits, only=1))
+        if not self.close(rows, alone, self.prompt):
+            raise Broken(f"a seed beside another is {distance(rows, alone):.1e} from alone")
 
 
 class Weighed(Transformer):
@@ -275,9 +291,17 @@ class Weighed(Transformer):
         if not any(torch.equal(none, self.plain(text)) for text in {clean, self.prompt}):
             raise Broken(f"without weights it is {distance(none, self.plain(clean)):.1e} away")
         apart = " ".join(w if c == 1 else f"({w}:{c!r})" for w, c in self.case.words)
-        again = self.weighed(apart, self.case.strength)
+        again = unrefused(apart, lambda: self.weighed(apart, self.case.strength))
         if not self.close(samples, again, self.prompt):
             raise Broken(f"weights word by word are {distance(samples, again):.1e} away: {apart}")
+
+
+def unrefused(what: str, make: Callable[[], Any]) -> Any:
+    """What must be made where the graph itself was."""
+    try:
+        return make()
+    except GraphError as error:
+        raise Broken(f"{what} ends in {error}") from error
 
 
 def nudged(by: float) -> Callable[[ModelPatcher], ModelPatcher]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -37,6 +37,7 @@ T5 = {"t5xxl": 4096}
 FLUX = T5 | {"clip_l": 768}
 SD3 = {"clip_l": 768, "clip_g": 1280}
 QWEN = {"qwen25_7b": 3584}
+IDEOGRAM = 64  # of the text encoder, of which the model reads 13 layers
 KINDS = {
     kind.family.name: kind
     for kind in (
@@ -54,6 +55,16 @@ KINDS = {
         Kind(streams.LONGCAT, "LongCat", QWEN, references=True),
         Kind(refiners.OMNIGEN2, "OmniGen 2", {"qwen25_3b": 2048}, references=True),
         Kind(refiners.BOOGU, "Boogu", {"qwen3vl_8b": 4096}),
+        Kind(
+            replace(
+                streams.IDEOGRAM,
+                width=13 * IDEOGRAM,
+                sizes={**streams.IDEOGRAM.sizes, "llm_features_dim": 13 * IDEOGRAM},
+            ),
+            "Ideogram 4",
+            {"qwen3vl_8b": IDEOGRAM},
+            unit=1,
+        ),
         Kind(streams.MAGE_FLOW, "Mage-Flow", {"qwen3vl_4b": 2560}, unit=1),
         Kind(streams.HUNYUAN_IMAGE, "HunyuanImage", QWEN, unit=1),
         Kind(streams.HUNYUAN_VIDEO, "HunyuanVideo", {"llama": 4096, "clip_l": 768}),
