@@ -61,6 +61,7 @@ def test_chosen_blocks_alone_are_edited() -> None:
     [
         ({"blocks": "one"}, "blocks has 'one', which is no block or range of blocks"),
         ({"blocks": "2-1"}, "blocks has '2-1', which is no block or range of blocks"),
+        ({"blocks": "0-9999999999"}, "which is no block or range of blocks"),
         ({"blocks": "1, 3"}, "blocks names block 3, but the words are read in 3 blocks of this"),
         (
             {"self_replace_tokens": 64},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+MOST = 9999  # no model has so many blocks
+
 
 def parse_blocks(text: str) -> frozenset[int] | None:
     """Block numbers from "0-8, 12"; None, for all blocks, from an empty text."""
@@ -14,7 +16,7 @@ def parse_blocks(text: str) -> frozenset[int] | None:
             numbers = range(int(first), int(last if dash else first) + 1)
         except ValueError:
             numbers = range(0)
-        if not numbers or numbers[0] < 0:
+        if not numbers or numbers[0] < 0 or numbers[-1] > MOST:
             raise ValueError(
                 f"blocks has {part!r}, which is no block or range of blocks. Write for example "
                 "'0-8, 12', or nothing for all blocks."
