@@ -30,9 +30,9 @@ LOOSER = 2e-5  # by which the loss that is good enough grows every step
 # The paper's code updates once more after the loss was good enough, which about halves it. Here the
 # loss is looked at before an update, and has to be that small.
 SHARE = 0.5
-# Fewer updates than the paper's are made, at more than its rate. Most are made early: an edit has no
-# pivot of its own to return to, so it keeps what the first steps missed. The rate grows: these steps
-# decide what is painted, and should stay near the prompt.
+# Fewer updates than the paper's are made, at more than its rate. Most are made early: an edit has
+# no pivot of its own to return to, so it keeps what the first steps missed. The rate grows: these
+# steps decide what is painted, and should stay near the prompt.
 FIRST_UPDATES, LAST_UPDATES = 0.85, 0.3  # at the first and the last step, as a share of the paper's
 FIRST_RATE, LAST_RATE = 3.0, 5.0
 
