@@ -61,8 +61,8 @@ class NullTextOptimize(io.ComfyNode):
                     min=0,
                     max=500,
                     tooltip="The paper's updates of the embedding at each step (paper: 10); fewer "
-                    "are made, from 0.85 of them at the first step to 0.3 at the last, at three "
-                    "to five times the rate. More come nearer to the photograph, take longer, and "
+                    "are made, from 0.35 of them at the first step to 0.8 at the last, at 2.5 to "
+                    "5 times the rate. More come nearer to the photograph, take longer, and "
                     "leave less room for edits. 0: negative-prompt inversion, at once and without "
                     "optimisation: the prompt itself is the negative.",
                 ),

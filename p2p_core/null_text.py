@@ -30,20 +30,20 @@ LOOSER = 2e-5  # by which the loss that is good enough grows every step
 # The paper's code updates once more after the loss was good enough, which about halves it. Here the
 # loss is looked at before an update, and has to be that small.
 SHARE = 0.5
-# Fewer updates than the paper's are made, at more than its rate. Most are made early: an edit has
-# no pivot of its own to return to, so it keeps what the first steps missed. The rate grows: these
-# steps decide what is painted, and should stay near the prompt.
-FIRST_UPDATES, LAST_UPDATES = 0.85, 0.3  # at the first and the last step, as a share of the paper's
-FIRST_RATE, LAST_RATE = 3.0, 5.0
+# Fewer updates than the paper's are made, at more than its rate; of both, more towards the end. The
+# first steps decide what an edit paints, and should stay near the prompt; the last ones bring the
+# picture back.
+FIRST_UPDATES, LAST_UPDATES = 0.35, 0.8  # at the first and the last step, as a share of the paper's
+FIRST_RATE, LAST_RATE = 2.5, 5.0
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to optimise. cfg: the guidance of the run.
 
-    inner_steps, learning_rate: of the paper's algorithm; ours makes 0.85 of the updates at the
-    first step and 0.3 at the last, at three to five times the rate. early_stop: the loss that is
-    good enough at the first step.
+    inner_steps, learning_rate: of the paper's algorithm; ours makes 0.35 of the updates at the
+    first step and 0.8 at the last, at 2.5 to 5 times the rate. early_stop: the loss that is good
+    enough at the first step.
     """
 
     cfg: float
