@@ -124,7 +124,7 @@ def _clip(name: str) -> Any:
     layers = {
         f"{part}_model_config": {
             "hidden_size": width, "intermediate_size": width, "num_attention_heads": heads,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 3,  # SDXL reads the last but one
         }
         for part, (width, heads) in sizes.items()
     }  # fmt: skip
