@@ -119,7 +119,8 @@ def peer(
     names = comfy.utils.unet_to_diffusers(shape)
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
-    renamed = {name: weights[own] for name, own in names.items() if own in weights}
+    read = unet.state_dict().keys()  # the host knows two names of what SDXL adds
+    renamed = {name: weights[own] for name, own in names.items() if own in weights and name in read}
     unet.load_state_dict(renamed, assign=True)
     device, dtype = noise.device, shape["dtype"]
     added = None
