@@ -222,6 +222,7 @@ def test_what_a_concatenated_prompt_appends_stays() -> None:
     ("inputs", "match"),
     [
         ({"text": "a cat ( :2)"}, "is no word"),
+        ({"text": "( :2) a cat"}, "is no word"),
         ({"text": "a cat (red:nan)"}, "finite"),
         ({"text": "a (re:2)(d:3) cat"}, "share a token"),
         ({"blocks": "0-90"}, "blocks names block 90"),

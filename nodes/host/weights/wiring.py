@@ -92,10 +92,11 @@ def _word_weights(reading: Reading, asked: WeightedText) -> WordWeights:
     """The columns of all words, and what each of them weighs."""
     by_column = dict.fromkeys(reading.content(), 1.0)
     taken: dict[int, str] = {}
+    starts, ends = ({getattr(span, side) for span in asked.spans} for side in ("start", "end"))
     for span in asked.spans:
         phrase = asked.text[span.start : span.end]
-        if phrase.isspace():  # between two brackets inside of one
-            continue
+        if phrase.isspace() and (span.start in ends or span.end in starts):
+            continue  # what a bracket holds besides its inner brackets
         for column in reading.columns(span.start, span.end):
             if column in taken and by_column[column] != span.weight:
                 raise ValueError(
