@@ -1,20 +1,13 @@
 """The workflow template for Qwen-Image-Edit: words of an instruction for a picture.
 
-Wired as ComfyUI's own template for this model is, with its files, sampler and settings, but without
-CFGNorm, which has other widgets on older hosts.
+Wired as ComfyUI's own template for this model is, with its files and sampler, but without CFGNorm,
+which has other widgets on older hosts.
 """
 
 from __future__ import annotations
 
 from devtools.templates import Template, output
-from devtools.templates_models import (
-    SEED,
-    Setting,
-    begun,
-    loaders,
-    on_hub,
-    shown,
-)
+from devtools.templates_models import SEED, Setting, begun, loaders, on_hub, shown
 
 QWEN_IMAGE_EDIT = Setting(
     "qwen_image_edit_2509", "Qwen-Image-Edit 2509",

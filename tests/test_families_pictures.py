@@ -6,11 +6,11 @@ from difflib import SequenceMatcher
 
 import pytest
 import torch
-from families.edits import SEED, STEPS, model_of, places_of
-from families.pictured import CROSS, FAMILY, KINDS, SELF, Kind, Place, words
+from families.edits import SEED, STEPS, hybrid_plan, model_of, places_of
+from families.pictured import FAMILY, KINDS, Kind, Place, words
 from families.watching import pack
 from host_run import run
-from joint_oracle import Plan, oracle
+from joint_oracle import oracle
 from scenes import distance
 from torch import Tensor
 
@@ -47,18 +47,10 @@ def expected(kind: Kind, node: str, target: str) -> Tensor:
     conds = [run(place.graph, place.with_references(place.text(text))) for text in (SOURCE, target)]
     lengths = [columns(cond) for cond in conds]
     made = mapping(node, target, lengths)
-    own = (made.sum(0) > 0).float()
-
-    def plan(step: int, prompt: int) -> Plan | None:
-        if prompt == 0:
-            return None
-        alpha, beta = (float(step / STEPS < end) for end in (CROSS, SELF))
-        return Plan(mapping=made * alpha, weight=1 - alpha * own, beta=beta)
-
     beside = sum(x.shape[-2] * x.shape[-1] // 4 for x in conds[0][0][1]["reference_latents"])
     latent = FAMILY.latent(8, 12, batch=2)
     places = places_of(FAMILY, lengths, latent, beside)
-    return oracle(model_of(FAMILY), conds, places, plan, latent, STEPS, SEED)
+    return oracle(model_of(FAMILY), conds, places, hybrid_plan(made), latent, STEPS, SEED)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

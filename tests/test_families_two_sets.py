@@ -10,17 +10,16 @@ from typing import Any
 import pytest
 import torch
 from families import streams
-from families.edits import SEED, STEPS, model_of, places_of
+from families.edits import CROSS_SHARE, SEED, SELF_SHARE, STEPS, hybrid_plan, model_of, places_of
 from families.watching import pack
 from host_run import Graph, Link, run
-from joint_oracle import Plan, oracle
+from joint_oracle import oracle
 from scenes import distance
 from text_encoders import make_encoder
 from torch import Tensor
 
 pytestmark = pytest.mark.usefixtures("host", "models")
 
-CROSS, SELF = 0.7, 0.4
 CHUNK, ROOM = 77, 75  # columns of a chunk of CLIP's, and of words in it
 TREES = " a tree"  # two tokens of CLIP, three of T5
 WORD = " Umweltverschmutzung"  # more tokens for CLIP than for T5, which reads German
@@ -134,20 +133,12 @@ def mapping(pair: Pair) -> Tensor:
 
 def expected(pair: Pair) -> Tensor:
     clip, made = text_encoder(), mapping(pair)
-    own = (made.sum(0) > 0).float()
-
-    def plan(step: int, prompt: int) -> Plan | None:
-        if prompt == 0:
-            return None
-        alpha, beta = (float(step / STEPS < end) for end in (CROSS, SELF))
-        return Plan(mapping=made * alpha, weight=1 - alpha * own, beta=beta)
-
     with torch.inference_mode():
         texts = (pair.source, pair.target)
         conds = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts]
     latent = streams.SD3.latent(8, 12, batch=2)
     places = places_of(streams.SD3, [cond[0][0].shape[1] for cond in conds], latent)
-    return oracle(model_of(streams.SD3), conds, places, plan, latent, STEPS, SEED)
+    return oracle(model_of(streams.SD3), conds, places, hybrid_plan(made), latent, STEPS, SEED)
 
 
 class Place:
@@ -175,7 +166,7 @@ def edited(pair: Pair) -> Tensor:
     place = Place()
     edit = place.graph.add(
         pair.node, clip=place.clip, source_prompt=pair.source, target_prompt=pair.target,
-        cross_replace_steps=CROSS, self_replace_steps=SELF,
+        cross_replace_steps=CROSS_SHARE, self_replace_steps=SELF_SHARE,
     )  # fmt: skip
     control = place.graph.add(
         "P2PAttentionController", model=place.model, latent=place.latent, edit=edit, mode="hybrid"

@@ -25,6 +25,7 @@ EQUAL = "a red dog on a bench"
 LONGER = "a red elephant on a bench"
 ADDED = "a red cat on a wooden bench"
 STEPS, SEED = 2, 7
+SHARES = CROSS_SHARE, SELF_SHARE = 0.7, 0.4  # of the steps, where a test does not ask for others
 CROSS = ("Anima", "Cosmos-Predict2", "Wan 2.1", "Kandinsky 5", "CrossAttention")
 PADDED = {"Flux.2 dev": 512, "Flux.2 Klein": 512, "Anima": 512}
 REFERENCES_FIRST = ("OmniGen 2", "Boogu", "References")  # before the image, not behind it
@@ -131,6 +132,19 @@ def places_of(family: Any, lengths: list[int], latent: Tensor, beside: int = 0) 
         return Where(*found, rest)
 
     return find
+
+
+def hybrid_plan(made: Tensor) -> Callable[[int, int], Plan | None]:
+    """Of an edit with this mapping S, (T_s, T_t), for SHARES of the steps."""
+    own = (made.sum(0) > 0).float()
+
+    def plan(step: int, prompt: int) -> Plan | None:
+        if prompt == 0:
+            return None
+        alpha, beta = (float(step / STEPS < end) for end in SHARES)
+        return Plan(mapping=made * alpha, weight=1 - alpha * own, beta=beta)
+
+    return plan
 
 
 def plan_of(family: Any, case: Case, prompts: list, steps: int) -> Any:

@@ -12,10 +12,9 @@ from text_encoders import make_encoder
 from torch import Tensor
 
 from . import streams
-from .edits import SEED, STEPS, model_of
+from .edits import CROSS_SHARE, SEED, SELF_SHARE, STEPS, model_of
 
 FAMILY = streams.QWEN_IMAGE
-CROSS, SELF = 0.7, 0.4
 SIZES = ((8, 12), (20, 10))  # of the reference latents
 
 
@@ -116,7 +115,7 @@ class Place:
     def edited(self, node: str, source: str, target: str) -> Tensor:
         edit = self.graph.add(
             node, clip=self.pictured(), source_prompt=source, target_prompt=target,
-            cross_replace_steps=CROSS, self_replace_steps=SELF,
+            cross_replace_steps=CROSS_SHARE, self_replace_steps=SELF_SHARE,
         )  # fmt: skip
         control = self.graph.add(
             "P2PAttentionController", model=self.model, latent=self.latent, edit=edit,
