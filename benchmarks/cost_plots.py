@@ -26,6 +26,7 @@ PLAIN, EDIT = "plain", "edit"
 LIVE = (PLAIN, EDIT, "edit of a photograph")
 KEPT = ("edit of a source kept light", "edit of a source kept full")
 EXPLICIT = ("explicit maps", "explicit maps in diffusers")
+COLOURS = {name: f"C{i}" for i, name in enumerate((*LIVE, *KEPT, *EXPLICIT))}
 STEPS, EDITS, CHUNKS = (4, 8, 16), (1, 2, 4, 7), (1, 2, 4, 6)
 Lines = dict[str, list[tuple[float, Measured]]]
 
@@ -104,9 +105,8 @@ def mebibytes(run: Measured) -> float:
 def draw(axes: Any, lines: Lines, of: Any, title: str, x: str, y: str) -> None:
     for name, points in lines.items():
         style = "--" if name == PLAIN else "-"
-        axes.plot(
-            *zip(*((at, of(run)) for at, run in points), strict=True), style, marker="o", label=name
-        )
+        values = zip(*((at, of(run)) for at, run in points), strict=True)
+        axes.plot(*values, style, color=COLOURS[name], marker="o", label=name)
     axes.set(title=title, xlabel=x, ylabel=y, ylim=(0, None))
     axes.set_xticks([at for at, _ in next(iter(lines.values()))])
     axes.grid(alpha=0.3)

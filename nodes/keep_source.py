@@ -26,9 +26,9 @@ class KeepSource(io.ComfyNode):
             category="p2p",
             description="Keeps the source of a run, so that the next edits of it cost half: wire "
             "it to kept_source of P2P Edit or P2P Attention Controller, with the sampler's seed "
-            "fixed. Another word, scale or blend then evaluates two rows a step instead of four, "
-            "and gives the same picture. Says how much memory that takes before anything is "
-            "sampled. For SD1, SD2 and SDXL.",
+            "fixed. Another word, scale or blend then evaluates two rows a step instead of four "
+            "(at cfg 1 one instead of two), and gives the same picture. Says how much memory that "
+            "takes before anything is kept.",
             search_aliases=["cache source", "faster edits", "re-edit"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that is edited."),
@@ -37,9 +37,10 @@ class KeepSource(io.ComfyNode):
                     "keep",
                     options=list(KEEPS),
                     default="full",
-                    tooltip="full: also what edits take from the source's attention, for two rows "
-                    "a step. light: the source's path alone, a few MB, for three rows inside the "
-                    "windows and two after them.",
+                    tooltip="full: also what edits take from the source's attention, which is then "
+                    "evaluated no more; gigabytes for a large transformer. light: the source's "
+                    "path alone, a few MB; the source is evaluated inside the windows, which are "
+                    "short on transformers (a fifth of the steps in mode auto).",
                 ),
                 io.Int.Input(
                     "steps",

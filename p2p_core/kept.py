@@ -1,13 +1,14 @@
 """A source kept from one run for the next edits of it, which then need not evaluate it.
 
 Light: its latent before every model call, and where its words looked. Full: also what the edits
-take from it inside the windows, the tokens that self-attention reads, and the queries and keys of
-its cross-attention (keys cost little, and no layer's weights have to be known again).
+take from it inside the windows. Of a UNet these are the tokens that self-attention reads, and the
+queries and keys of its cross-attention (keys cost little, and no layer's weights have to be known
+again); of a transformer the queries and keys in which its image sees text or itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,13 +53,15 @@ class KeptCall:
     """The sources in one model call of a run, one row a seed.
 
     x: the sampler's latent, (seeds, C, h, w). cross: queries (seeds, Q, C) and keys (seeds, T_s, C)
-    by layer; tokens: (seeds, Q, C) by layer; maps: the sum over the coarse layers' maps,
+    by layer; tokens: (seeds, Q, C) by layer; joint: a transformer's queries, keys and masks with
+    their positions, by attention call; maps: the sum over the coarse layers' maps,
     (seeds, h * w, T_s); None where they are not kept.
     """
 
     x: Tensor
     cross: dict[Hashable, Source] | None = None
     tokens: dict[Hashable, Tensor] | None = None
+    joint: dict[Hashable, tuple] | None = None
     maps: Tensor | None = None
 
 
@@ -73,14 +76,17 @@ class KeptRun:
     @property
     def bytes(self) -> int:
         """Memory of everything that is kept."""
-        return sum(_bytes(part) for call in self.calls for part in vars(call).values())
+        parts = (tensor for call in self.calls for tensor in _tensors(tuple(vars(call).values())))
+        sizes = {id(tensor): tensor.numel() * tensor.element_size() for tensor in parts}
+        return sum(sizes.values())  # what calls share counts once
 
 
-def _bytes(part: Any) -> int:
+def _tensors(part: Any) -> Iterator[Tensor]:
     if isinstance(part, Tensor):
-        return part.numel() * part.element_size()
-    values = part.values() if isinstance(part, dict) else part or ()
-    return sum(_bytes(value) for value in values)
+        yield part
+    elif isinstance(part, (dict, tuple)):
+        for value in part.values() if isinstance(part, dict) else part:
+            yield from _tensors(value)
 
 
 def differences(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:

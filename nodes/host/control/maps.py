@@ -37,13 +37,18 @@ class MapCollector:
         assert total is not None
         return total[places][..., : call.source_columns]
 
+    def of_sources(self, kept: Tensor, group: int) -> Tensor:
+        """The maps of the sources, (seeds, h * w, T_s), among those of all rows, 0 elsewhere."""
+        maps = kept.new_zeros(self.rows, kept.shape[1], self.columns)
+        maps[::group, :, : kept.shape[-1]] = kept
+        return maps
+
     def add_kept(self, call: Call, kept: Tensor, group: int) -> None:
         """Add the maps of sources that are not in the batch, and what the edits take from them.
 
         kept: the sum over the layers, (seeds, h * w, T_s), with which an edit commutes too.
         """
-        maps = kept.new_zeros(self.rows, kept.shape[1], self.columns)
-        maps[::group, :, : kept.shape[-1]] = kept
+        maps = self.of_sources(kept, group)
         if call.cross is not None:
             added = (kept[call.among.source] @ call.cross.source_map)[..., : self.columns]
             rows = chosen(call.latent_rows, call.among.edited)

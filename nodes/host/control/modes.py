@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....p2p_core.edits import PromptEdit
+from ....p2p_core.schedule import Window, layout_window
 
 MODES = ("auto", "qk", "hybrid")
-FEW_STEPS = 8  # distilled schedules: the layout is made in the first step
-AUTO_SHARE = 0.5  # of self_replace_steps: 0.2 of the steps at its default of 0.4, as in the paper
 
 
 class Ask(NamedTuple):
@@ -70,12 +69,24 @@ def asked(
 
 
 def _injects(mode: str, edit: PromptEdit, step: int, steps: int) -> bool:
-    window = edit.self_window
-    if mode == "qk":
-        return window.holds(step, steps)
-    if steps <= FEW_STEPS:
-        return step == 0 and window.end > window.start
-    return window._replace(end=window.end * AUTO_SHARE).holds(step, steps)
+    window = edit.self_window if mode == "qk" else layout_window(edit.self_window, steps)
+    return window.holds(step, steps)
+
+
+def source_window(mode: str, cross: Window, self_: Window, steps: int) -> Window:
+    """In which steps of a run an edit with these windows looks at its source."""
+    if mode == "hybrid":
+        return Window(min(cross.start, self_.start), max(cross.end, self_.end))
+    return self_ if mode == "qk" else layout_window(self_, steps)
+
+
+def looks(mode: str, edit: PromptEdit, step: int, steps: int) -> bool:
+    """Whether an edit looks at its source at a step."""
+    if mode == "hybrid":
+        state = edit.at(step, steps)
+        padding = _usual(edit).holds(step, steps)
+        return padding or state.cross_attention or state.self_attention
+    return _injects(mode, edit, step, steps)
 
 
 def _usual(edit: PromptEdit):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +14,6 @@ from ..families.record import Positions
 from .modes import Ask
 
 Side = tuple[Positions, Positions]  # of the queries and of the keys
-
-
-class Kept(NamedTuple):
-    """Some rows' part in one attention call: queries, keys, mask, and the positions in them."""
-
-    q: Tensor
-    k: Tensor
-    mask: Tensor | None
-    queries: Positions
-    keys: Positions
 
 
 @dataclass(frozen=True, eq=False)

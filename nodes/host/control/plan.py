@@ -113,11 +113,6 @@ def check_transformer_plan(plan: ControlPlan, text_l: str) -> None:
             "self_replace_tokens of the AttentionController is for UNets, whose layers differ in "
             "resolution; in a transformer all are alike. Set it to 0."
         )
-    if plan.kept is not None:
-        raise ValueError(
-            "A kept source needs a UNet (SD1, SD2, SDXL) so far, but this model is a transformer. "
-            "Remove the kept source: its edits are made as ever."
-        )
     if plan.inversion is not None:
         raise ValueError(
             "Edits of an inverted photograph need a UNet (SD1, SD2, SDXL) so far, but this "

@@ -12,11 +12,11 @@ from torch import Tensor
 from ....p2p_core.kept import KeptCall, taken
 from ....p2p_core.schedule import step_index
 from ..batch import BatchRows, ModelInputs, RowLabels, may_leave_out, model_inputs
-from ..families.unet import Layer
+from ..families.unet import Layer, UNetFamily
 from ..inversion.path import Pinning
 from ..kept.identity import identity
-from ..kept.keeping import Keeping
-from ..kept.sizes import call_sizes_of
+from ..kept.keeping import Keeping, Recorder
+from ..kept.sizes import call_sizes_of, unet_windows
 from ..runs import CONTROL, Sampling, entries, has_run, with_run
 from ..sampler.abilities import (
     check_deterministic,
@@ -32,6 +32,7 @@ from .calls import Calls
 from .checks import check_conditionings, check_noise
 from .control_nets import hints_by_picture
 from .maps import MapCollector
+from .modes import source_window
 from .plan import ControlPlan
 from .unet import UNetControl, missed_layers
 
@@ -177,24 +178,33 @@ class ControlRun:
         latent_rows = rows.labels[:, 1]
         clean = taken(self.clean, inputs.x.device).to(inputs.x.dtype)
         out = clean[(latent_rows // self.plan.group).to(inputs.x.device)]
-        kept = self._kept()
-        looked_at = self.ours if kept is None and self._source_is_looked_at() else ()
-        needed = rows.of(looked_at, or_where=latent_rows % self.plan.group != 0)
+        looked_at = self.looked_at()
+        kept = self._kept(looked_at)
+        sources = self.ours if kept is None and looked_at else ()
+        needed = rows.of(sources, or_where=latent_rows % self.plan.group != 0)
         if len(needed):
             part = inputs.only(needed)
             found = self._evaluate(executor, part, rows[needed], alone, kept)
             out[needed.to(out.device)] = found
         return out
 
-    def _source_is_looked_at(self) -> bool:
-        """Whether edits or maps need the source's attention at this step."""
-        return self.maps is not None or self.calls.couples(self.step)
+    def looked_at(self) -> Set[str]:
+        """What edits and maps need of the source's attention at this step: KeptCall's fields."""
+        cross, tokens = self.calls.wants(self.step)
+        wanted = {"cross": cross, "tokens": tokens, "maps": self.maps is not None}
+        return {name for name, needed in wanted.items() if needed}
 
-    def _kept(self) -> KeptCall | None:
-        """The sources of this model call, if what the edits look at was kept of them."""
+    def _kept(self, looked_at: Set[str]) -> KeptCall | None:
+        """The sources of this model call, if what is looked at was kept of them."""
         if self.keeping is None or len(self.ours) != 1:
             return None
-        return self.keeping.instead(*self.calls.wants(self.step), self.maps is not None)
+        return self.keeping.instead(looked_at)
+
+    def recorder(self, alone: bool) -> Recorder | None:
+        """Who keeps this model call's attention, if anyone."""
+        if self.keeping is None:
+            return None
+        return self.keeping.recorder(self.step, alone and len(self.ours) == 1)
 
     def _evaluate(
         self, executor: Callable, inputs: ModelInputs, rows: BatchRows, alone: bool,
@@ -210,9 +220,7 @@ class ControlRun:
         maps = self.map_collector(inputs)
         if call.idle and maps is None:
             return shortened.evaluate(executor)
-        recorder = None
-        if self.keeping is not None:
-            recorder = self.keeping.recorder(self.step, alone and len(self.ours) == 1)
+        recorder = self.recorder(alone)
         layers = self.plan.family.layers
         patches = UNetControl(call, layers, self.limit, maps, kept, recorder)
         patches.install(inputs.options)
@@ -295,14 +303,21 @@ def _keeping(
     if plan.kept is None or len(sampling.sigmas) < 2:
         return None
     check_sampler(sampling.sampler)
-    ours, columns = [entry for _, entry in found], plan.lengths[0]
-    values = identity(sampling, columns, plan.group, ours, limit, plan.inversion)
-    sizes = call_sizes_of(
-        sampling.guider.model_patcher, plan.family, sampling.noise[:: plan.group].shape, limit,
-        columns,
-    )  # fmt: skip
+    ours = [entry for _, entry in found]
+    columns = plan.text_shape[1] if plan.texts else plan.lengths[0]
     steps, pinned = len(sampling.sigmas) - 1, plan.inversion is not None
-    return Keeping(plan.kept, values, sizes, plan.group, steps, pinned)
+    if isinstance(plan.family, UNetFamily):
+        windows = unet_windows(plan.kept)
+        shape = sampling.noise[:: plan.group].shape
+        model = sampling.guider.model_patcher
+        sizes = call_sizes_of(model, plan.family, shape, limit, columns).attention
+    else:
+        window = source_window(plan.mode, plan.kept.cross_window, plan.kept.self_window, steps)
+        windows, sizes = {"joint": window}, None  # known once the network's layout is
+    values = identity(sampling, columns, plan.group, ours, limit, plan.inversion)
+    if plan.kept.full:
+        values["the blocks"] = plan.blocks
+    return Keeping(plan.kept, values, windows, sizes, plan.group, steps, pinned)
 
 
 def _clean(pinning: Pinning | None, keeping: Keeping | None, noise: Tensor) -> Tensor | None:

@@ -23,9 +23,11 @@ from ....p2p_core.joint_attention import (
 )
 from ..families.following import Follower
 from ..families.record import Call, Kind, Layout
+from ..kept.joint import Kept
+from ..kept.keeping import Recorder
 from .host_attention import HostAttention, mask_part
 from .modes import Ask
-from .places import Kept, Pairing, pairing
+from .places import Pairing, pairing
 from .word_maps import WordMaps
 
 
@@ -34,10 +36,12 @@ class TransformerControl:
     """One model call. layout: of its network; size: of its latent; rows: of its batch.
 
     sources: rows of the batch to keep for other prompts' calls, into ``kept`` by call index.
-    edited: rows that are edited, asks: what each asks for, and pairs: which of ``sources`` each
-    follows; from_kept: whether the sources stand in an earlier call. blocks: which of the calls
-    that read text are edited, None for all. maps: who collects attention maps, if anyone. memory:
-    of the run, for positions, under this prompt's ``name``.
+    edited: rows that are edited, asks: what each asks for, and pairs: which of the sources each
+    follows, those of the batch or, where it has none, the ``kept`` of an earlier call. looked_at:
+    whether any edit of the run looks at its source at this step. blocks: which of the calls that
+    read text are edited, None for all. maps: who collects attention maps, and recorder: who keeps
+    sources for later runs, if anyone. memory: of the run, for positions, under this prompt's
+    ``name``.
     """
 
     layout: Layout
@@ -49,9 +53,10 @@ class TransformerControl:
     asks: Sequence[Ask]
     blocks: Set[int] | None = None
     kept: dict[int, Kept] = field(default_factory=dict)
-    from_kept: bool = False
+    looked_at: bool = True
     keeps: bool = False
     maps: WordMaps | None = None
+    recorder: Recorder | None = None
     memory: dict[tuple, Any] = field(default_factory=dict)
     name: tuple = ()
     follower: Follower = field(init=False)
@@ -79,26 +84,23 @@ class TransformerControl:
         if v.ndim == 4 and not host.by_head:
             v = v.flatten(2)
         here = self._here(call, host, q, k)
-        source = self.kept.get(call.index) if self.from_kept else self._sources(here, q, k)
+        source = self._source(call, here, q, k)
         if source is None:  # a cache of another node answered the source's call
             return host(q, k, v)
         if self.keeps:
             self.kept[call.index] = source
+        if self.recorder is not None:
+            self.recorder.joint(call.index, source, host.mask)
         return self._edited(call, host, q, k, v, here, source)
 
     def _acts(self, call: Call) -> bool:
         """Whether anything is to be done or kept in a call."""
         if self.maps is not None and self.maps.wants(call):
             return True
-        if self.blocks is not None and not self._chosen(call):
+        if not is_edited(self.layout, call, self.blocks):
             return False
-        return self.keeps or any(not ask.idle for ask in self.asks)
-
-    def _chosen(self, call: Call) -> bool:
-        """A call that reads text counts for itself, one of the image alone for the next."""
-        following = [index for index in self.layout.reading if index >= call.index]
-        block = following[0] if following else self.layout.reading[-1]
-        return self.blocks is None or self.layout.reading.index(block) in self.blocks
+        keeps = self.keeps or self.recorder is not None
+        return keeps or any(not ask.idle for ask in self.asks)
 
     def _check_rows(self, call: Call, q: Tensor) -> None:
         if len(q) != self.rows:
@@ -116,7 +118,13 @@ class TransformerControl:
             self.memory[key] = queries, self.layout.keys(call, lengths[1], self.size)
         return Kept(q, k, host.mask, *self.memory[key])
 
-    def _sources(self, here: Kept, q: Tensor, k: Tensor) -> Kept:
+    def _source(self, call: Call, here: Kept, q: Tensor, k: Tensor) -> Kept | None:
+        """The sources' part; anything of the right form where no edit looks at it."""
+        if not len(self.sources):
+            kept = self.kept.get(call.index)
+            if kept is not None:
+                return kept.on(q.device)
+            return None if self.looked_at else here
         rows = self.sources.to(q.device)
         return here._replace(q=q[rows], k=k[rows], mask=mask_part(here.mask, rows, None))
 
@@ -124,7 +132,11 @@ class TransformerControl:
         self, call: Call, host: HostAttention, q: Tensor, k: Tensor, v: Tensor, here: Kept,
         source: Kept,
     ) -> Tensor:  # fmt: skip
-        chosen = [i for i, ask in enumerate(self.asks) if not ask.idle and self._chosen(call)]
+        chosen = [
+            i
+            for i, ask in enumerate(self.asks)
+            if not ask.idle and is_edited(self.layout, call, self.blocks)
+        ]
         joint = [i for i in chosen if self.asks[i].source_map is not None and call.reads_text]
         pair = self._pairing(call, here, source, q.device) if chosen else None
         if pair is not None:
@@ -204,7 +216,20 @@ class TransformerControl:
     def _pairing(self, call: Call, here: Kept, source: Kept, device: torch.device) -> Pairing:
         sides = (here.queries, here.keys), (source.queries, source.keys)
         lengths = tuple(part.length for side in sides for part in side)
-        key = "pairing", call.queries, call.keys, self.name, self.size, lengths, device
+        own = source is here
+        key = "pairing", call.queries, call.keys, self.name, self.size, lengths, own, device
         if key not in self.memory:
             self.memory[key] = pairing(*sides, device)
         return self.memory[key]
+
+
+def is_edited(layout: Layout, call: Call, blocks: Set[int] | None) -> bool:
+    """Whether an edit of these blocks, None for all, acts in a call.
+
+    One that reads text counts for itself, one of the image alone for the next.
+    """
+    if call.kind is Kind.OTHER or blocks is None:
+        return call.kind is not Kind.OTHER
+    following = [index for index in layout.reading if index >= call.index]
+    block = following[0] if following else layout.reading[-1]
+    return layout.reading.index(block) in blocks

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 from uuid import uuid5
 
 import torch
 from torch import Tensor
 
+from ....p2p_core.edits import PromptEdit
+from ....p2p_core.kept import KeptCall, taken
 from ..batch import BatchRows, ModelInputs
 from ..blocks import check_blocks
 from ..families.following import replaced_blocks
 from ..families.inputs import Inputs, rows_of
 from ..families.layouts import layout_of
 from ..families.record import Layout
+from ..kept.keeping import Recorder
 from ..runs import CONTROL, Sampling, entries
 from .control_nets import steered_by_prompt
-from .modes import Ask, Columns, asked
+from .modes import Ask, Columns, asked, looks
 from .plan import ControlPlan
 from .run import ControlRun
 from .texts import TEXT, Prepared
-from .transformer import TransformerControl
+from .transformer import TransformerControl, is_edited
 from .word_maps import MappedRow, WordMaps
 
 
@@ -56,23 +59,34 @@ class TransformerRun(ControlRun):
         """Every row its label; texts are not filled up."""
         self.labels.label(conds)
 
+    def looked_at(self) -> Set[str]:
+        """What edits and maps need of the source's attention at this step: KeptCall's fields."""
+        wanted = {"joint": self.looks(self.plan.edits), "maps": self.maps is not None}
+        return {name for name, needed in wanted.items() if needed}
+
+    def looks(self, edits: Sequence[PromptEdit]) -> bool:
+        """Whether any of these edits looks at the source at this step."""
+        steps = max(self.steps, 1)
+        return any(looks(self.plan.mode, edit, self.step, steps) for edit in edits)
+
     def _evaluate(
-        self, executor: Callable, inputs: ModelInputs, rows: BatchRows, *unused: Any
-    ) -> Tensor:
+        self, executor: Callable, inputs: ModelInputs, rows: BatchRows, alone: bool,
+        kept: KeptCall | None = None,
+    ) -> Tensor:  # fmt: skip
         ours = rows.of(self.ours)
         if inputs.c_crossattn is None or not len(ours):
             return inputs.evaluate(executor)
         labels = rows.labels[:, 0]
         numbers = sorted(set(labels[ours].tolist()))
         if len(numbers) == 1:
-            return _Evaluation(self, executor, inputs, rows, numbers[0]).out()
+            return _Evaluation(self, executor, inputs, rows, numbers[0], alone, kept).out()
         out = torch.empty_like(inputs.x)  # several of ours, as for areas: one after the other
         rest = torch.ones(len(rows), dtype=torch.bool)
         rest[ours] = False
         for number in numbers:
             own = ((labels == number) | rest).nonzero()[:, 0]
             rest[:] = False
-            part = _Evaluation(self, executor, inputs.only(own), rows[own], number)
+            part = _Evaluation(self, executor, inputs.only(own), rows[own], number, alone)
             out[own.to(out.device)] = part.out()
         return out
 
@@ -84,16 +98,14 @@ class _Evaluation:
     """One model call of the host, as one call for like prompts and one for every other.
 
     number: of our conditioning in it. prompts: of its rows, None for a row that is not ours.
+    alone: whether nobody else looks at the rows. shelved: an earlier run's sources, which are not
+    among the rows then.
     """
 
     def __init__(
-        self,
-        run: TransformerRun,
-        executor: Any,
-        inputs: ModelInputs,
-        rows: BatchRows,
-        number: int,
-    ) -> None:
+        self, run: TransformerRun, executor: Any, inputs: ModelInputs, rows: BatchRows, number: int,
+        alone: bool, shelved: KeptCall | None = None,
+    ) -> None:  # fmt: skip
         self.run, self.executor, self.inputs, self.rows = run, executor, inputs, rows
         self.plan = run.plan
         self.model = executor.class_obj
@@ -104,8 +116,10 @@ class _Evaluation:
         ]
         self.places = _places(rows, group)
         self.prepared = run.prepared[number]
+        self.number, self.alone, self.shelved = number, alone, shelved
         self.kept: dict = {}
-        self.source_columns: list[Columns] = []
+        self.source = self._columns(0)
+        self.looks = run.looks(self.plan.edits)
 
     def out(self) -> Tensor:
         """The denoised prediction of the whole batch."""
@@ -118,10 +132,14 @@ class _Evaluation:
             parts.append((foreign, self._only(foreign).evaluate(self.executor)))
             foreign = []
         first = sorted([*foreign, *like])
-        parts.append((first, self._first(first, bool(apart))))
+        if like:
+            parts.append((first, self._first(first, bool(apart))))
+        elif first:
+            parts.append((first, self._only(first).evaluate(self.executor)))
         for prompt in apart:
             rows = [i for i, own in enumerate(self.prompts) if own == prompt]
             parts.append((rows, self._other(rows, prompt)))
+        self._add_shelved_maps()
         if len(parts) == 1:
             return parts[0][1]
         out = parts[0][1].new_empty(len(self.rows), *parts[0][1].shape[1:])
@@ -138,15 +156,20 @@ class _Evaluation:
         mine = [i for i, prompt in enumerate(prompts) if prompt is not None]
         chosen = [prompt for prompt in prompts if prompt is not None]
         inputs = self.prepared.substitute(inputs, mine, chosen)
-        sources = {self.places[rows[i]]: i for i in mine if prompts[i] == 0}
-        return self._call(inputs, rows, sources, keeps, from_kept=False, name=())
+        sources = [i for i in mine if prompts[i] == 0]
+        return self._call(inputs, rows, sources, keeps, name=())
 
     def _other(self, rows: list[int], prompt: int) -> Tensor:
         """The call of one prompt that has a shape of its own."""
         inputs = self.prepared.alone(self._only(rows), prompt)
-        places = [p for p, own in zip(self.places, self.prompts, strict=True) if own == 0]
-        sources = {place: i for i, place in enumerate(places)}
-        return self._call(inputs, rows, sources, keeps=False, from_kept=True, name=(prompt,))
+        return self._call(inputs, rows, [], keeps=False, name=(prompt,))
+
+    def _sources(self) -> list[tuple[int, int, int]]:
+        """The places of the sources, in their order among those of this call or the shelf."""
+        if self.shelved is not None:
+            count = self.run.labels.rows // self.plan.group
+            return [(self.number, seed, 0) for seed in range(count)]
+        return [p for p, own in zip(self.places, self.prompts, strict=True) if own == 0]
 
     def _only(self, rows: list[int]) -> ModelInputs:
         """The call of some rows alone, each a chunk of its own: caches know a chunk by its uuid."""
@@ -163,38 +186,74 @@ class _Evaluation:
         return part._replace(options={**part.options, **chunks}, control=control)
 
     def _call(
-        self, inputs: ModelInputs, rows: list[int], sources: dict, keeps: bool, from_kept: bool,
-        name: tuple,
-    ) -> Tensor:  # fmt: skip
+        self, inputs: ModelInputs, rows: list[int], sources: list[int], keeps: bool, name: tuple
+    ) -> Tensor:
+        """A call of some rows. sources: those of the sources among them."""
         layout = self._layout(inputs, rows)
-        order = list(sources)
+        order = {place: i for i, place in enumerate(self._sources())}
         edited = [i for i, row in enumerate(rows) if self.prompts[row]]
-        missing = [i for i in edited if self.places[rows[i]] not in sources]
-        if missing:
+        if self.looks and any(self.places[rows[i]] not in order for i in edited):
             raise ValueError(
                 "Source and edit were not evaluated in the same model call, but the edit looks at "
                 "the source's attention. Another node splits the batch: remove it."
             )
-        columns = {row: self._columns(row, layout) for row in rows if self.prompts[row] is not None}
-        if not from_kept:
-            self.source_columns = [columns[rows[i]] for i in sources.values()]
-        pairs = [order.index(self.places[rows[i]]) for i in edited]
-        asks = [
-            self._ask(rows[i], self.source_columns[pair], columns[rows[i]])
-            for i, pair in zip(edited, pairs, strict=True)
-        ]
+        columns = {
+            row: self._columns(prompt) for row in rows if (prompt := self.prompts[row]) is not None
+        }
+        pairs = [order.get(self.places[rows[i]], 0) for i in edited]
+        asks = [self._ask(rows[i], columns[rows[i]]) for i in edited]
         size = (inputs.x.shape[-2], inputs.x.shape[-1])
+        maps = self._maps(inputs, layout, rows, columns, edited, pairs, asks)
+        recorder = self._recorder(inputs, layout, maps) if sources else None
+        keeps_joint = recorder is not None and recorder.keeps_joint
         control = TransformerControl(
-            layout, size, len(rows), torch.tensor(list(sources.values())),
+            layout, size, len(rows), torch.tensor(sources, dtype=torch.long),
             torch.tensor(edited, dtype=torch.long), torch.tensor(pairs, dtype=torch.long), asks,
-            blocks=self.run.plan.blocks, kept=self.kept, from_kept=from_kept,
-            keeps=keeps and self._later_edits(), memory=self.run.memory, name=name,
-            maps=self._maps(inputs, layout, rows, columns, edited, pairs, asks),
+            blocks=self.run.plan.blocks, kept=self._kept(), looked_at=self.looks,
+            keeps=keeps and bool(sources) and self._later_edits(), maps=maps,
+            recorder=recorder if keeps_joint else None, memory=self.run.memory, name=name,
         )  # fmt: skip
         control.install(inputs.options)
         out = inputs.evaluate(self.executor)
         control.follower.check()
+        if recorder is not None and maps is not None and maps.total is not None:
+            chosen = [row.latent_row for row in maps.rows if row.edit is None]
+            recorder.maps(maps.total[chosen][..., : self.source.count])
         return out
+
+    def _kept(self) -> dict:
+        """The sources' attention where they are not in the batch."""
+        if self.shelved is not None:
+            return self.shelved.joint or {}
+        return self.kept
+
+    def _recorder(
+        self, inputs: ModelInputs, layout: Layout, maps: WordMaps | None
+    ) -> Recorder | None:
+        """Who keeps this call's sources for later runs, which takes what is told before."""
+        if self.run.keeping is None:
+            return None
+        model = self.model
+        size = (inputs.x.shape[-2], inputs.x.shape[-1])
+        item = (model.manual_cast_dtype or model.get_dtype()).itemsize
+        seeds = self.run.labels.rows // self.plan.group
+        calls = [
+            call
+            for call in layout.calls
+            if maps is not None and maps.wants(call) or is_edited(layout, call, self.plan.blocks)
+        ]
+        self.run.keeping.size_up(
+            lambda: seeds * item * sum(layout.values(call, size) for call in calls)
+        )
+        return self.run.recorder(self.alone)
+
+    def _add_shelved_maps(self) -> None:
+        """Where the words of sources looked that are not in the batch."""
+        collector = self.run.maps
+        if self.shelved is None or self.shelved.maps is None or collector is None:
+            return
+        maps = taken(self.shelved.maps, self.inputs.x.device)
+        collector.store.add(self.step, collector.of_sources(maps, self.plan.group))
 
     def _layout(self, inputs: ModelInputs, rows: list[int]) -> Layout:
         """Of the network for this text's length, found by one of our rows."""
@@ -206,10 +265,8 @@ class _Evaluation:
         check_blocks(self.plan.blocks, len(layout.reading))
         return layout
 
-    def _columns(self, row: int, layout: Layout) -> Columns:
-        """Where the row's prompt stands among the columns that the network reads."""
-        prompt = self.prompts[row]
-        assert prompt is not None
+    def _columns(self, prompt: int) -> Columns:
+        """Where a prompt stands among the columns that the network reads."""
         count = self.plan.lengths[prompt]
         raw = self.plan.texts[prompt].cross_attn
         made = self.prepared.all[prompt][TEXT].cond
@@ -217,17 +274,19 @@ class _Evaluation:
         if key not in self.run.memory:
             behind = made.shape[1] - raw.shape[1]
             left = behind > 0 and torch.equal(made[:1, behind:].to(raw), raw)
-            self.run.memory[key] = Columns(behind if left else 0, count, layout.tokens)
+            self.run.memory[key] = Columns(behind if left else 0, count, made.shape[1])
         return self.run.memory[key]
 
-    def _ask(self, row: int, source: Columns, target: Columns) -> Ask:
+    def _ask(self, row: int, target: Columns) -> Ask:
         prompt = self.prompts[row]
         assert prompt
-        key = "ask", self.step, prompt, source, target
+        key = "ask", self.step, prompt, self.source, target
         if key not in self.run.memory:
             steps = max(self.run.steps, 1)
             edit = self.plan.edits[prompt - 1]
-            self.run.memory[key] = asked(self.plan.mode, edit, self.step, steps, source, target)
+            self.run.memory[key] = asked(
+                self.plan.mode, edit, self.step, steps, self.source, target
+            )
         return self.run.memory[key]
 
     def _later_edits(self) -> bool:
@@ -265,9 +324,8 @@ class _Evaluation:
             {column for prompt in self.plan.prompts for w in prompt.words for column in w.columns}
         )
         return WordMaps(
-            collector.store, layout, size, mapped, asks, self.source_columns, words, self.step,
-            shape,
-        )  # fmt: skip
+            collector.store, layout, size, mapped, asks, self.source, words, self.step, shape
+        )
 
 
 def _places(rows: BatchRows, group: int) -> list[tuple[int, int, int]]:

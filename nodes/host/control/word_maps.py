@@ -15,9 +15,9 @@ from torch import Tensor
 from ....p2p_core.joint_attention import at, word_mass
 from ....p2p_core.maps import MapStore
 from ..families.record import Call, Layout, Positions
+from ..kept.joint import Kept
 from .host_attention import HostAttention, mask_part
 from .modes import Ask, Columns
-from .places import Kept
 
 LAYERS = 5  # as many as the published choices (arXiv:2508.07519)
 
@@ -48,17 +48,19 @@ def map_calls(layout: Layout) -> frozenset[int]:
 class WordMaps:
     """Adds the maps of one model call's rows to a store, (rows of the latent, h * w, T).
 
-    words: the prompts' columns that are followed, of all prompts together. step: of the run.
+    source: where its prompt stands. words: the prompts' columns that are followed, of all prompts
+    together. step: of the run. total: the sum of what was added.
     """
 
     def __init__(
         self, store: MapStore, layout: Layout, size: tuple[int, int], rows: Sequence[MappedRow],
-        asks: Sequence[Ask], sources: Sequence[Columns], words: Sequence[int], step: int,
+        asks: Sequence[Ask], source: Columns, words: Sequence[int], step: int,
         shape: tuple[int, int],
     ) -> None:  # fmt: skip
         self.store, self.layout, self.size = store, layout, size
-        self.rows, self.asks, self.sources = rows, asks, sources
+        self.rows, self.asks, self.source = rows, asks, source
         self.words, self.step, self.shape = list(words), step, shape
+        self.total: Tensor | None = None
         self._calls = map_calls(layout)
 
     def wants(self, call: Call) -> bool:
@@ -76,10 +78,10 @@ class WordMaps:
         for row in self.rows:
             own = self._row(call, host, here, v, row.row, row.columns)
             if row.edit is not None and row.edit in joint:
-                ask, columns = self.asks[row.edit], self.sources[row.source]
-                theirs = self._row(call, host, source, v, row.source, columns)
-                own = _edited(own, theirs, ask, columns, row.columns)
+                theirs = self._row(call, host, source, v, row.source, self.source)
+                own = _edited(own, theirs, self.asks[row.edit], self.source, row.columns)
             maps[row.latent_row] += own
+        self.total = maps if self.total is None else self.total + maps
         self.store.add(self.step, maps)
 
     def _row(

@@ -96,7 +96,8 @@ def _watch(
         trace = Trace(len(trial.x))
         trial.run(apply, options, trace)
     calls = [
-        call and Watched(call.queries.cpu(), call.keys.cpu(), call.block) for call in trace.calls
+        call and call._replace(queries=call.queries.cpu(), keys=call.keys.cpu())
+        for call in trace.calls
     ]
     for index, call in enumerate(calls):
         if call is not None and not all(bool(x.isfinite().all()) for x in call[:2]):
@@ -121,7 +122,7 @@ def _call(
     kind = _kind(*(set(roles) for roles in sides))
     images = [roles.count(IMAGE) for roles in sides if IMAGE in roles]
     patch = _patch(max(images, default=0), x)
-    return Call(index, kind, queries, keys, patch, watched.block), corner
+    return Call(index, kind, queries, keys, patch, watched.block, watched.widths), corner
 
 
 def _moved(base: Tensor, other: Tensor, family: str, call: int, name: str) -> Tensor:

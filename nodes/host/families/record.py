@@ -73,6 +73,7 @@ class Call:
     """One attention call. queries, keys: their runs on the probe's latent.
 
     block: which of the blocks that ComfyUI lets others replace makes it; None for none of them.
+    widths: values of a query and of a key, all heads together.
     """
 
     index: int
@@ -81,6 +82,7 @@ class Call:
     keys: tuple[Run, ...] = ()
     patch: int = 0
     block: Hashable = None
+    widths: tuple[int, int] = (0, 0)
 
     @property
     def reads_text(self) -> bool:
@@ -114,6 +116,15 @@ class Layout:
     def grid(self, call: Call, size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of image positions for a latent of this size."""
         return math.ceil(size[0] / call.patch), math.ceil(size[1] / call.patch)
+
+    def values(self, call: Call, size: tuple[int, int]) -> int:
+        """Values of the queries and keys of one row at this latent size, but for padding to it."""
+        here, there = (math.prod(self.grid(call, at)) for at in (self.size, size))
+        lengths = (
+            sum(run.length // here * there if run.role == IMAGE else run.length for run in runs)
+            for runs in (call.queries, call.keys)
+        )
+        return sum(n * width for n, width in zip(lengths, call.widths, strict=True))
 
     def queries(self, call: Call, length: int, size: tuple[int, int]) -> Positions:
         """Where things stand among the call's queries in a run at this latent size.

@@ -19,11 +19,15 @@ SKETCH = 16
 
 
 class Watched(NamedTuple):
-    """Sketches of one call's queries and keys, (B, Q, 16) and (B, L, 16); block: that makes it."""
+    """Sketches of one call's queries and keys, (B, Q, 16) and (B, L, 16).
+
+    block: that makes it. widths: of a query and of a key, all heads together.
+    """
 
     queries: Tensor
     keys: Tensor
     block: Hashable
+    widths: tuple[int, int]
 
 
 class Trace:
@@ -42,9 +46,12 @@ class Trace:
     ) -> Tensor:
         given = arguments(args, kwargs)
         same = len(q) == len(k) == self.rows
-        block = self.blocks.current
-        self.calls.append(Watched(_sketch(q, given), _sketch(k, given), block) if same else None)
+        self.calls.append(self._watched(q, k, given) if same else None)
         return _zeros(q, v, given)
+
+    def _watched(self, q: Tensor, k: Tensor, given: dict) -> Watched:
+        q, k = (by_position(x, bool(given.get("skip_reshape"))) for x in (q, k))
+        return Watched(_sketch(q), _sketch(k), self.blocks.current, (q.shape[-1], k.shape[-1]))
 
 
 def arguments(args: tuple, kwargs: dict) -> dict[str, Any]:
@@ -67,9 +74,9 @@ def by_position(x: Tensor, by_head: bool) -> Tensor:
     return x
 
 
-def _sketch(x: Tensor, given: dict) -> Tensor:
-    """A projection of every position's vector to a few channels, in float32."""
-    x = by_position(x, bool(given.get("skip_reshape"))).float()
+def _sketch(x: Tensor) -> Tensor:
+    """A projection of every position's vector, (B, L, C), to a few channels, in float32."""
+    x = x.float()
     generator = torch.Generator().manual_seed(x.shape[-1])
     plane = torch.randn(x.shape[-1], SKETCH, generator=generator) / SKETCH**0.5
     return x @ plane.to(x.device)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from torch import Tensor
 
 from ....p2p_core.attention import Rows, Source
 from ....p2p_core.kept import KeptCall, KeptRun, KeptSource, Shelf, differences, taken
+from ....p2p_core.schedule import Window
 from ..families.unet import Layer
-from .sizes import CallSizes, spelled
+from .joint import Kept
+from .sizes import spelled
 
 OTHERS = (
     "Nothing could be kept of the source: a ControlNet, or another node's patches, would see fewer "
@@ -22,22 +24,38 @@ OTHERS = (
 class Keeping:
     """One run's part in a kept source.
 
-    group: rows of a seed. steps: of the run. sizes: of a model call. pinned: whether the source's
+    windows: in which steps each kind of attention (of KeptCall's fields) is kept, and sizes: its
+    bytes in a model call. group: rows of a seed. steps: of the run. pinned: whether the source's
     path is an inversion's, which sets it by itself. Raises ValueError for a source that has changed
     since it was kept, where that is to be refused.
     """
 
     def __init__(
-        self, source: KeptSource, identity: dict[str, Any], sizes: CallSizes, group: int,
-        steps: int, pinned: bool,
+        self, source: KeptSource, identity: dict[str, Any], windows: Mapping[str, Window],
+        sizes: Mapping[str, int] | None, group: int, steps: int, pinned: bool,
     ) -> None:  # fmt: skip
-        self.source, self.identity, self.sizes = source, identity, sizes
+        self.source, self.identity, self.windows, self.sizes = source, identity, windows, sizes
         self.group, self.steps, self.pinned = group, steps, pinned
         self.shelf, self.left = Shelf(), source.budget
         self.calls: list[KeptCall] = []
         self.number = -1
         self.recorded: set[int] = set()
+        self.live = 0  # model calls of which too little is kept
         self.followed = _still_valid(source, identity)
+
+    def size_up(self, joint: Callable[[], int]) -> None:
+        """Before a transformer's model calls: say how much its attention takes, bytes a call."""
+        if self.sizes is not None or self.followed is not None:
+            return
+        self.sizes = {"joint": joint()}
+        inside = sum(self.windows["joint"].holds(step, self.steps) for step in range(self.steps))
+        if self.source.full and inside:
+            need = self.sizes["joint"]
+            fits = min(self.source.budget // max(need, 1), inside)
+            self._say(
+                f"What edits look at takes {spelled(need)} in each of {inside} steps; the budget "
+                f"of {spelled(self.source.budget)} holds {fits} of them."
+            )
 
     @property
     def final(self) -> Tensor | None:
@@ -68,13 +86,12 @@ class Keeping:
         rows[:: self.group] = taken(self.followed.final, denoised.device)
         return rows
 
-    def instead(self, cross: bool, tokens: bool, maps: bool) -> KeptCall | None:
-        """What was kept of this model call, if it is all that the edits look at."""
+    def instead(self, looked_at: Set[str]) -> KeptCall | None:
+        """What was kept of this model call, if it is all that is looked at: KeptCall's fields."""
         if self.followed is None:
             return None
         call = self.followed.calls[self.number]
-        asked = ((cross, call.cross), (tokens, call.tokens), (maps, call.maps))
-        return None if any(wanted and kept is None for wanted, kept in asked) else call
+        return None if any(getattr(call, name) is None for name in looked_at) else call
 
     def recorder(self, step: int, whole: bool) -> Recorder | None:
         """Who keeps this model call's attention; None for nobody.
@@ -85,18 +102,20 @@ class Keeping:
             return None
         call = self.calls[self.number]
         if self.number in self.recorded:  # evaluated twice: which one would an edit follow?
-            call.cross = call.tokens = call.maps = None
+            call.cross = call.tokens = call.joint = call.maps = None
             return None
         self.recorded.add(self.number)
-        windows = self.source.cross_window, self.source.self_window
-        wanted = [self.source.full and window.holds(step, self.steps) for window in windows]
-        need = self.sizes.of(*wanted)
+        assert self.sizes is not None
+        held = [name for name, window in self.windows.items() if window.holds(step, self.steps)]
+        wanted = held if self.source.full else []
+        need = sum(self.sizes[name] for name in wanted)
         if need > self.left:
             self.left = 0  # from here on the source stays live
-            wanted = [False, False]
-        else:
-            self.left -= need
-        call.cross, call.tokens = ({} if want else None for want in wanted)
+            self.live += 1
+            wanted = []
+        self.left -= sum(self.sizes[name] for name in wanted)
+        for name in wanted:
+            setattr(call, name, {})
         return Recorder(self.shelf, call)
 
     def finish(self) -> None:
@@ -107,16 +126,9 @@ class Keeping:
             self._say(OTHERS)
             return
         self.source.run = self.finished
-        live = sum(call.cross is None for call in self.calls[: self._coupled()])
-        rows = f"; {live} of {len(self.calls)} model calls keep evaluating it" if live else ""
-        self._say(f"The source is kept: {spelled(self.finished.bytes)}{rows}.")
-
-    def _coupled(self) -> int:
-        """Model calls inside the windows, at one a step."""
-        if not self.source.full:
-            return 0
-        held = sum(self.source.cross_window.holds(step, self.steps) for step in range(self.steps))
-        return held * len(self.calls) // max(self.steps, 1)
+        live = f"; {self.live} of {len(self.calls)} model calls keep evaluating it"
+        kept = f"The source is kept: {spelled(self.finished.bytes)}"
+        self._say(f"{kept}{live if self.live else ''}.")
 
     def _say(self, text: str) -> None:
         logging.info(text)
@@ -128,6 +140,7 @@ class Recorder:
 
     def __init__(self, shelf: Shelf, call: KeptCall) -> None:
         self.shelf, self.call = shelf, call
+        self._masks: dict[int, tuple[Tensor, Tensor]] = {}
 
     def tokens(self, layer: Layer, n: Tensor, rows: Rows) -> None:
         """n: (B, Q, C), what a layer's self-attention reads."""
@@ -138,6 +151,21 @@ class Recorder:
         """Queries and keys of a layer's cross-attention."""
         if self.call.cross is not None:
             self.call.cross[layer] = Source(*map(self.shelf.put, source))
+
+    @property
+    def keeps_joint(self) -> bool:
+        """Whether a transformer's attention is kept."""
+        return self.call.joint is not None
+
+    def joint(self, index: int, source: Kept, mask: Tensor | None) -> None:
+        """A transformer's attention call. mask: of the whole batch, the same for many calls."""
+        assert self.call.joint is not None
+        if mask is not None and source.mask is not None:
+            if id(mask) not in self._masks:
+                self._masks[id(mask)] = mask, self.shelf.put(source.mask)
+            source = source._replace(mask=self._masks[id(mask)][1])
+        q, k = self.shelf.put(source.q), self.shelf.put(source.k)
+        self.call.joint[index] = source._replace(q=q, k=k)
 
     def maps(self, total: Tensor) -> None:
         """The sum of the call's coarse maps, (seeds, h * w, T_s)."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from ....p2p_core.kept import KeptSource
 from ....p2p_core.maps import size_at
-from ..families.transformer import model_family
+from ....p2p_core.schedule import Window, layout_window
+from ..families.transformer import TransformerFamily, model_family
 from ..families.unet import Layer, UNetFamily, layer_widths
 
 GIGABYTE = 1e9
@@ -18,15 +19,10 @@ COLUMNS = 77  # of a prompt of ordinary length
 
 @dataclass(frozen=True)
 class CallSizes:
-    """Bytes of one model call: its cross-attention, its self-attention's tokens, and the rest."""
+    """Bytes of one model call: of its attention, by KeptCall's fields, and of the rest."""
 
-    cross: int
-    tokens: int
+    attention: Mapping[str, int]
     rest: int
-
-    def of(self, cross: bool, tokens: bool) -> int:
-        """Bytes of what is kept of attention."""
-        return self.cross * cross + self.tokens * tokens
 
 
 def call_sizes(
@@ -39,9 +35,15 @@ def call_sizes(
     tokens = {layer: count * widths[layer] for layer, count in places.items()}
     cross = sum(tokens[layer] + columns * widths[layer] for layer in tokens)
     injected = sum(count for layer, count in tokens.items() if places[layer] <= limit)
-    maps = math.prod(family.map_size(size)) * columns
-    rest = 4 * (math.prod(latent) + seeds * maps)
-    return CallSizes(seeds * cross * item, seeds * injected * item, rest)
+    rest = path_bytes(family, latent, columns)
+    attention = {"cross": seeds * cross * item, "tokens": seeds * injected * item}
+    return CallSizes(attention, rest)
+
+
+def path_bytes(family: Any, latent: Sequence[int], columns: int) -> int:
+    """Bytes of one model call's latent, (seeds, C, …, h, w), and of where its words look."""
+    maps = math.prod(family.map_size((latent[-2], latent[-1]))) * columns
+    return 4 * (math.prod(latent) + latent[0] * maps)
 
 
 def call_sizes_of(
@@ -71,11 +73,20 @@ class Forecast:
     steps: int
 
 
-def forecast(source: KeptSource, sizes: CallSizes, steps: int) -> Forecast:
+def unet_windows(source: KeptSource) -> dict[str, Window]:
+    """In which steps each kind of a UNet's attention is kept."""
+    return {"cross": source.cross_window, "tokens": source.self_window}
+
+
+def forecast(
+    source: KeptSource, windows: Mapping[str, Window], sizes: CallSizes, steps: int
+) -> Forecast:
     """What a run of so many steps will take."""
-    windows = source.cross_window, source.self_window
-    held = [tuple(window.holds(step, steps) for window in windows) for step in range(steps)]
-    needs = [sizes.of(*both) for both in held if any(both)]
+    needs = [
+        sum(sizes.attention[name] for name, window in windows.items() if window.holds(step, steps))
+        for step in range(steps)
+        if any(window.holds(step, steps) for window in windows.values())
+    ]
     fitting = [sum(needs[: i + 1]) <= source.budget for i in range(len(needs))]
     kept = sum(fitting) if source.full else 0
     attention = sum(needs[:kept])
@@ -83,15 +94,27 @@ def forecast(source: KeptSource, sizes: CallSizes, steps: int) -> Forecast:
 
 
 def forecast_of(source: KeptSource, model: Any, latent: dict, steps: int) -> str:
-    """How much a kept source will take, and what it will save; ValueError for a transformer."""
-    family = model_family(model)
-    if not isinstance(family, UNetFamily):
-        raise ValueError(
-            "P2P Keep Source needs a UNet (SD1, SD2, SDXL) so far, but this model is a "
-            "transformer. Leave it out: edits are made as ever."
-        )
-    sizes = call_sizes_of(model, family, latent["samples"].shape)
-    return told(source, forecast(source, sizes, steps))
+    """How much a kept source will take, and what it will save."""
+    family, shape = model_family(model), latent["samples"].shape
+    if isinstance(family, TransformerFamily):
+        path = steps * path_bytes(family, shape, COLUMNS)
+        return told_of_transformer(source, path, steps)
+    sizes = call_sizes_of(model, family, shape)
+    return told(source, forecast(source, unet_windows(source), sizes, steps))
+
+
+def told_of_transformer(source: KeptSource, path: int, steps: int) -> str:
+    """The same where attention is found out in the run; path: bytes without it."""
+    window = layout_window(source.self_window, steps)
+    inside = sum(window.holds(step, steps) for step in range(steps))
+    text = f"About {spelled(path)} for {steps} steps"
+    if not source.full:
+        return f"{text}. An edit then evaluates its source in {inside} of them (mode auto)."
+    return (
+        f"{text}, and what edits look at in {inside} of them (mode auto): the run says how much "
+        f"that is before it is kept. Within the budget of {spelled(source.budget)}, an edit then "
+        "evaluates no source."
+    )
 
 
 def told(source: KeptSource, found: Forecast) -> str:

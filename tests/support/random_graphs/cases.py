@@ -44,7 +44,10 @@ class Blend:
 
 @dataclass(frozen=True)
 class Case:
-    """A graph. inversion: "", "ddim" or "noise". company: names of companions."""
+    """A graph. inversion: "", "ddim" or "noise". company: names of companions.
+
+    keep: what is kept of its source, "" for nothing.
+    """
 
     family: str
     source: str
@@ -61,6 +64,7 @@ class Case:
     inversion: str
     maps: str
     company: tuple[str, ...]
+    keep: str
 
 
 def texts(most: int = 9) -> st.SearchStrategy[str]:
@@ -89,6 +93,7 @@ def changed(draw: st.DrawFn, source: str) -> str:
     return " ".join(words)
 
 
+KEEPS = st.sampled_from(["", "", "", "full", "light"])
 SHARES = st.sampled_from([0.0, 0.0, 0.2, 0.4, 0.5, 0.8, 1.0])
 
 
@@ -147,4 +152,5 @@ def cases(draw: st.DrawFn, families: tuple[str, ...] = OFTEN, largest: int = 20)
         inversion=inversion,
         maps=draw(some_words(source)) if draw(st.integers(0, 3)) == 3 else "",
         company=tuple(draw(st.lists(st.sampled_from(BESIDE), max_size=2, unique=True))),
+        keep=draw(KEEPS),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ import torch
 from companions import COMPANIONS
 from companions.companion import Companion
 from companions.trial import painted, seen
-from host_run import GraphError, Link, run
+from host_run import GraphError, Host, Link, run
 from scenes import Edit, Scene, Settings, distance, scene
 from tiny_checkpoints import shared
 from torch import Tensor
 
 from .cases import Blend, Case
 
+Edits = Sequence[tuple[Edit, Blend | None]]
+Seen = tuple[Tensor, Tensor | None]
 RESULT, SENTENCE, HOST, DEFECT = "result", "sentence", "the host's own", "defect"
 TOLERANCE = 1e-4  # and what a companion grants
 NUDGE = 1e-5  # added to a latent, whose noise is of order 10: what rounding may do
@@ -76,6 +78,15 @@ class Compared:
         if not self.close(rows, plain, prompt):
             raise Broken(f"{what} is {distance(rows, plain):.1e} from the plain picture")
 
+    def as_live(self, edits: Edits, again: Seen, live: Seen, prompt: str) -> None:
+        """Edits of a kept source are those of the live run; a blend's edge may flip."""
+        group = 1 + len(edits)
+        whole = [0, *(i for i, (_, blend) in enumerate(edits, start=1) if blend is None)]
+        for member in whole:
+            rows, expected = again[0][member::group], live[0][member::group]
+            if not self.close(rows, expected, prompt):
+                raise Broken(f"of a kept source, row {member} is {distance(rows, expected):.1e}")
+
     def close(self, rows: Tensor, expected: Tensor, prompt: str) -> bool:
         """Within rounding, as this graph amplifies it."""
         found = distance(rows, expected)
@@ -101,22 +112,32 @@ class Graphs(Compared):
     def edited(self) -> tuple[Tensor, Tensor | None]:
         """Latents of all rows, and the masks of P2P Attention Maps."""
         s, model = self._scene()
-        inputs: dict[str, Any] = {"model": model, "latent": s.latent}
-        if self.case.inversion:
-            inversion = self._inverted(s, model)
-            inputs |= {"inversion": inversion, "latent": inversion[1]}
-        names = ["edit", *(f"edit_{number}" for number in range(2, 9))]
-        for name, (edit, blend) in zip(names, self.case.edits, strict=False):
-            inputs[name] = blended(s, edit.build(s.graph, s.clip), blend)
-        control = s.graph.add("P2PAttentionController", **inputs)
-        samples = self._sampled(s, control[0], control[1], control[2])
-        if not self.case.maps:
-            return run(s.graph, samples)["samples"], None
-        maps = s.graph.add(
-            "P2PAttentionMaps", record=control[3], samples=samples, words=self.case.maps
+        control = self._control(s, self._wired(s, model), self.case.edits)
+        return seen_by(
+            Host(), s, control, self._sampled(s, control[0], control[1], control[2]), self.case.maps
         )
-        latents, masks = run(s.graph, samples, maps[1])
-        return latents["samples"], masks
+
+    def edited_again(self, keep: str) -> tuple[Tensor, Tensor | None]:
+        """The same of a source that an edit without a blend has kept."""
+        (s, model), host = self._scene(), Host()
+        wired = self._wired(s, model)
+        kept = kept_source(s, wired["model"], wired["latent"], keep)
+        [(first, _), *_] = self.case.edits
+        for edits in ([(first, None)], self.case.edits):
+            control = self._control(s, {**wired, "kept_source": kept}, edits)
+            samples = self._sampled(s, control[0], control[1], control[2])
+            found = seen_by(host, s, control, samples, self.case.maps)
+        return found
+
+    def _wired(self, s: Scene, model: Link) -> dict[str, Any]:
+        """Model, latent and inversion of a controller."""
+        if not self.case.inversion:
+            return {"model": model, "latent": s.latent}
+        inversion = self._inverted(s, model)
+        return {"model": model, "inversion": inversion, "latent": inversion[1]}
+
+    def _control(self, s: Scene, wired: dict[str, Any], edits: Edits) -> Link:
+        return s.graph.add("P2PAttentionController", **wired, **edit_links(s, edits))
 
     def plain(self, prompt: str, nudge: float = 0.0) -> Tensor:
         """Latents without us."""
@@ -147,6 +168,9 @@ class Graphs(Compared):
             self.same("source", source, case.source)
         for number, (edit, blend) in enumerate(case.edits, start=1):
             self._check_edit(samples[number::group], source, edit, blend)
+        if case.keep:
+            again = unrefused("with a kept source it", lambda: self.edited_again(case.keep))
+            self.as_live(case.edits, again, (samples, masks), case.source)
         return Outcome(RESULT)
 
     def _check_edit(self, rows: Tensor, source: Tensor, edit: Edit, blend: Blend | None) -> None:
@@ -197,6 +221,36 @@ class Graphs(Compared):
 def photo(case: Case) -> Tensor:
     size = (case.batch, 4, case.height // 8, case.width // 8)
     return torch.randn(size, generator=torch.Generator().manual_seed(9)) * 3
+
+
+def edit_links(s: Scene, edits: Edits) -> dict[str, Link]:
+    """What is wired to a controller's edit, edit_2, …"""
+    names = ["edit", *(f"edit_{number}" for number in range(2, 9))]
+    links = [blended(s, edit.build(s.graph, s.clip), blend) for edit, blend in edits]
+    return dict(zip(names, links, strict=False))
+
+
+def kept_source(s: Scene, model: Link, latent: Link, keep: str) -> Link:
+    return s.graph.add(
+        "P2PKeepSource", model=model, latent=latent, keep=keep, steps=s.settings.steps
+    )
+
+
+def seen_by(host: Host, s: Scene, control: Link, samples: Link, maps: str) -> Seen:
+    """A controller's latents, and the masks of some words."""
+    if not maps:
+        return host.run(s.graph, samples)["samples"], None
+    shown = s.graph.add("P2PAttentionMaps", record=control[3], samples=samples, words=maps)
+    latents, masks = host.run(s.graph, samples, shown[1])
+    return latents["samples"], masks
+
+
+def unrefused(what: str, make: Callable[[], Any]) -> Any:
+    """What must be made where the graph itself was."""
+    try:
+        return make()
+    except GraphError as error:
+        raise Broken(f"{what} ends in {error}") from error
 
 
 def blended(s: Scene, edit: Link, blend: Blend | None) -> Link:

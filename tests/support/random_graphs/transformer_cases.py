@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from scenes import Edit
 
-from .cases import LONG, SAMPLERS, SCHEDULERS, SHARES, Blend, edits, some_words, texts
+from .cases import KEEPS, LONG, SAMPLERS, SCHEDULERS, SHARES, Blend, edits, some_words, texts
 from .transformers import BESIDE, KINDS, MISREAD, OFTEN
 
 LIKELY = (
@@ -48,7 +48,7 @@ class Way:
 
 @dataclass(frozen=True)
 class EditCase:
-    """A graph with a controller."""
+    """A graph with a controller. keep: what is kept of its source, "" for nothing."""
 
     way: Way
     source: str
@@ -56,6 +56,7 @@ class EditCase:
     mode: str
     blocks: str
     maps: str
+    keep: str
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def edit_cases(draw: st.DrawFn, families: tuple[str, ...] = OFTEN, largest: int 
         mode=draw(st.sampled_from(["auto", "qk", "hybrid", "hybrid"])),
         blocks=draw(st.sampled_from(["", "", "", "", "0", "1", "0-1"])),
         maps=draw(some_words(source)) if draw(st.integers(0, 3)) == 3 else "",
+        keep=draw(KEEPS),
     )
 
 

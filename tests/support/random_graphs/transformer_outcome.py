@@ -10,13 +10,27 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from companions.guidance import OF_ALL
-from host_run import Graph, GraphError, Link, run
+from host_run import Graph, GraphError, Host, Link, run
 from model_state import structure
 from scenes import Edit, Scene, Settings, distance
 from torch import Tensor
 
 from .cases import Blend
-from .outcome import DEFECT, HOST, RESULT, SENTENCE, Broken, Compared, Outcome, blended, failed
+from .outcome import (
+    DEFECT,
+    HOST,
+    RESULT,
+    SENTENCE,
+    Broken,
+    Compared,
+    Edits,
+    Outcome,
+    edit_links,
+    failed,
+    kept_source,
+    seen_by,
+    unrefused,
+)
 from .outcome import numbered as numbered_latent
 from .transformer_cases import EditCase, Way, WeightCase
 from .transformers import BESIDE, KINDS, SKIPPING, loaded
@@ -184,21 +198,28 @@ class Edited(Transformer):
         self, edits: Sequence[tuple[Edit, Blend | None]], maps: str = "", only: int | None = None
     ) -> tuple:
         """Latents of all rows, and the masks of P2P Attention Maps."""
-        s, way = self.scene(only), self.way
-        names = ["edit", *(f"edit_{number}" for number in range(2, 9))]
-        links = [blended(s, edit.build(s.graph, s.clip), blend) for edit, blend in edits]
+        s = self.scene(only)
+        model = s.model if self.way.behind else self.patched(s, s.model)
+        return self._seen_by(Host(), s, edits, maps, model)
+
+    def edited_again(self, keep: str) -> tuple:
+        """The same of a source that an edit without a blend has kept."""
+        s, host = self.scene(), Host()
+        model = s.model if self.way.behind else self.patched(s, s.model)
+        kept = kept_source(s, model, s.latent, keep)
+        [(first, _), *_] = self.case.edits
+        self._seen_by(host, s, [(first, None)], "", model, kept_source=kept)
+        return self._seen_by(host, s, self.case.edits, self.case.maps, model, kept_source=kept)
+
+    def _seen_by(
+        self, host: Host, s: Scene, edits: Edits, maps: str, model: Link, **wired: Link
+    ) -> tuple:
         control = s.graph.add(
             "P2PAttentionController", latent=s.latent, mode=self.case.mode, blocks=self.case.blocks,
-            model=s.model if way.behind else self.patched(s, s.model),
-            **dict(zip(names, links, strict=False)),
+            model=model, **edit_links(s, edits), **wired,
         )  # fmt: skip
-        model = self.patched(s, control[0]) if way.behind else control[0]
-        samples = self.sampled(s, model, control[1], control[2])
-        if not maps:
-            return self.run(s, samples), None
-        shown = s.graph.add("P2PAttentionMaps", record=control[3], samples=samples, words=maps)
-        latents, masks = run(s.graph, samples, shown[1])
-        return latents["samples"], masks
+        model = self.patched(s, control[0]) if self.way.behind else control[0]
+        return seen_by(host, s, control, self.sampled(s, model, control[1], control[2]), maps)
 
     def checked(self) -> Outcome:
         case, group = self.case, 1 + len(self.case.edits)
@@ -219,7 +240,15 @@ class Edited(Transformer):
         by_row = case.way.sampler in BY_ROW and not OF_ALL & set(self.company)
         if case.way.batch > 1 and by_row and not self.skips:
             self._check_seed(samples[group:])
+        if case.keep:
+            self._check_kept(samples, masks)
         return Outcome(RESULT)
+
+    def _check_kept(self, samples: Tensor, masks: Tensor | None) -> None:
+        """With a kept source."""
+        case = self.case
+        again = unrefused("with a kept source it", lambda: self.edited_again(case.keep))
+        self.as_live(case.edits, again, (samples, masks), case.source)
 
     def _check_edit(self, rows: Tensor, source: Tensor, edit: Edit, blend: Blend | None) -> None:
         scaled = any(scale != 1 for _, scale in edit.scales)
@@ -294,14 +323,6 @@ class Weighed(Transformer):
         again = unrefused(apart, lambda: self.weighed(apart, self.case.strength))
         if not self.close(samples, again, self.prompt):
             raise Broken(f"weights word by word are {distance(samples, again):.1e} away: {apart}")
-
-
-def unrefused(what: str, make: Callable[[], Any]) -> Any:
-    """What must be made where the graph itself was."""
-    try:
-        return make()
-    except GraphError as error:
-        raise Broken(f"{what} ends in {error}") from error
 
 
 def nudged(by: float) -> Callable[[ModelPatcher], ModelPatcher]:
