@@ -265,9 +265,10 @@ def table(found: dict[str, Measured], steps: int) -> str:
     for name, run in found.items():
         median = statistics.median(run.seconds)
         spread = (max(run.seconds) - min(run.seconds)) / median
+        shown = float(f"{median / steps * 1000:.4g}")
         peak = statistics.median(run.peaks) / 2**20
         lines.append(
-            f"| {name} | {median / steps * 1000:.4g} | {spread:.0%} | {median / plain:.2f}x "
+            f"| {name} | {shown:g} | {spread:.0%} | {median / plain:.2f}x "
             f"| {run.rows:.3g} | {peak:.0f} |"
         )
     return "\n".join(lines)

@@ -2,45 +2,165 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
 import pytest
+import torch
 import torch._dynamo
-from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers import set_torch_compile_wrapper
-from host_run import run
-from scenes import Edit, Settings, distance, scene
+from families import refiners, streams
+from families.edits import (
+    EQUAL,
+    Case,
+    How,
+    controlled,
+    latent_of,
+    model_of,
+    sampled,
+)
+from families.tiny import Family
+from host_run import Graph, Host, Link, run
+from scenes import Edit, Scene, Settings, distance, scene
 from tiny_model import shared_unet
 from torch._dynamo.utils import counters
 
-pytestmark = pytest.mark.usefixtures("host")
+pytestmark = pytest.mark.usefixtures("host", "models", "attention_of_gpus")
+SIX_STEPS = Settings(steps=6, width=64, height=64)
+HALF = Edit("swap", "a photo of a blue dog on a bench", cross=0.5, self_=0.5)
+OTHER = Edit("swap", "a photo of a green cat on a bench", cross=0.5, self_=0.5)
 
 
-def test_graphs_are_counted_by_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the attention that GPUs use; the host's choice for a CPU breaks every graph itself."""
-    for name in ("optimized_attention", "optimized_attention_masked"):
-        monkeypatch.setattr(host_attention, name, host_attention.attention_pytorch)
-    graphs: list[int] = []
+@pytest.fixture
+def attention_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's choice for a CPU breaks every graph itself."""
+    for name, module in list(sys.modules.items()):
+        for function in ("optimized_attention", "optimized_attention_masked"):
+            if name.startswith("comfy.ldm.") and hasattr(module, function):
+                monkeypatch.setattr(module, function, host_attention.attention_pytorch)
 
-    def count(executor: Callable, *args: Any, **kwargs: Any) -> Any:
-        out = executor(*args, **kwargs)
-        graphs.append(counters["stats"]["unique_graphs"])
+
+@contextmanager
+def compiled(model: Any) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
+    """A compiled clone, and for every call of it the rows and the graphs that there are by then."""
+    found: list[tuple[int, int]] = []
+
+    def count(x: Any, *args: Any, **kwargs: Any) -> Any:
+        out = type(base)._apply_model(base, x, *args, **kwargs)
+        found.append((len(x), counters["stats"]["unique_graphs"]))
         return out
 
-    edit = Edit("swap", "a photo of a blue dog on a bench", cross=0.5, self_=0.5)
-    settings = Settings(steps=6, width=64, height=64)
-    model = shared_unet().clone()
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "count", count)
+    model, base = model.clone(), model.model
     set_torch_compile_wrapper(model=model, backend="eager")
     torch._dynamo.reset()
     counters.clear()
-    found = []
-    for patched in (model, shared_unet()):
-        s = scene(settings, model=patched)
-        control = s.control(edit, record_maps=False)
-        found.append(run(s.graph, s.sample(control, control[1], control[2]))["samples"])
-    torch._dynamo.reset()
-    assert graphs == [1, 1, 1, 2, 2, 2]
-    assert distance(*found) < 1e-5
+    base._apply_model = count
+    try:
+        yield model, found
+    finally:
+        del base._apply_model
+        torch._dynamo.reset()
+
+
+def edited(s: Scene, edit: Link | Edit, **inputs: Any) -> Link:
+    edit = edit.build(s.graph, s.clip) if isinstance(edit, Edit) else edit
+    control = s.control(**{"edit": edit, "record_maps": False, **inputs})
+    return s.sample(control, control[1], control[2])
+
+
+def test_graphs_are_counted_by_windows() -> None:
+    with compiled(shared_unet()) as (model, calls):
+        s = scene(SIX_STEPS, model=model)
+        made = run(s.graph, edited(s, HALF))["samples"]
+    s = scene(SIX_STEPS)
+    assert calls == [(4, 1)] * 3 + [(4, 2)] * 3
+    assert distance(made, run(s.graph, edited(s, HALF))["samples"]) < 1e-5
+
+
+def test_maps_and_blends() -> None:
+    """What is collected at a step does not make the step another one."""
+
+    def made(model: Any) -> tuple:
+        s = scene(SIX_STEPS, model=model)
+        words = {"source_words": "cat", "target_words": "dog"}
+        blended = s.graph.add("P2PLocalBlendMask", edit=HALF.build(s.graph, s.clip), **words)
+        control = s.control(edit=blended)
+        samples = s.sample(control, control[1], control[2])
+        maps = s.graph.add("P2PAttentionMaps", record=control[3], samples=samples, words="dog")
+        return run(s.graph, samples, maps[1])
+
+    with compiled(shared_unet()) as (model, calls):
+        found, mask = made(model)
+    expected, expected_mask = made(shared_unet())
+    assert calls == [(4, 1)] * 3 + [(4, 2)] * 3
+    assert distance(found["samples"], expected["samples"]) < 1e-5
+    assert distance(mask, expected_mask) < 1e-3
+
+
+def test_a_kept_source_is_kept_and_followed() -> None:
+    """With as few rows as without a compiler, and a graph more for their number."""
+    with compiled(shared_unet()) as (model, calls):
+        s, host = scene(SIX_STEPS, model=model), Host()
+        windows = {"cross_replace_steps": 0.5, "self_replace_steps": 0.5}
+        wired = {"model": s.model, "latent": s.latent, "keep": "full", "steps": 6}
+        kept = s.graph.add("P2PKeepSource", **wired, **windows)
+        host.run(s.graph, edited(s, HALF, kept_source=kept))
+        made = host.run(s.graph, edited(s, OTHER, kept_source=kept))["samples"]
+    s = scene(SIX_STEPS)
+    assert calls == [(4, 1)] * 3 + [(4, 2)] * 3 + [(2, 3)] * 3 + [(2, 4)] * 3
+    assert distance(made, run(s.graph, edited(s, OTHER))["samples"]) < 1e-4
+
+
+def check_two_kinds(graphs: list[int]) -> None:
+    """Pieces between the attention calls in the first half of the steps, one graph in the other."""
+    half = len(graphs) // 2
+    assert graphs == [graphs[0]] * half + [graphs[0] + 1] * half
+    assert 1 < graphs[0] <= 16
+
+
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [(streams.QWEN_IMAGE, "hybrid"), (refiners.Z_IMAGE, "qk"), (streams.FLUX_DEV, "qk")],
+    ids=["Qwen-Image", "Z-Image", "Flux.1"],
+)
+def test_transformers(family: Family, mode: str) -> None:
+    """Their attention is called as it is, between graphs that stay the same at every step."""
+    case = Case(EQUAL, mode, cross=0.5, self_=0.5)
+
+    def made(model: Any) -> Any:
+        graph, how = Graph(), How(steps=6, model=model)
+        latent = graph.value({"samples": latent_of(family, 1)})
+        control = controlled(graph, family, [case], how, latent, record_maps=False)
+        return run(graph, sampled(graph, family, how, control, control[1], control[2]))["samples"]
+
+    with compiled(model_of(family)) as (model, calls):
+        found = made(model)
+    check_two_kinds([graphs for _, graphs in calls[-6:]])
+    assert distance(found, made(model_of(family))) < 1e-4
+
+
+@pytest.mark.parametrize("family", [streams.QWEN_IMAGE, refiners.Z_IMAGE], ids=lambda f: f.name)
+def test_words_with_weights(family: Family) -> None:
+    from random_graphs.transformers import loaded
+
+    name = family.name
+    model, clip = loaded(name)
+
+    def made(model: Any) -> Any:
+        graph = Graph()
+        weighed = graph.add(
+            "P2PPromptWeights", model=graph.value(model), clip=graph.value(clip),
+            text="a (red:2) cat", end=0.5,
+        )  # fmt: skip
+        latent = graph.value({"samples": latent_of(family, 1)})
+        return run(graph, sampled(graph, family, How(steps=4), weighed, weighed[1], latent))[
+            "samples"
+        ]
+
+    with compiled(model) as (own, calls):
+        found = made(own)
+    check_two_kinds([graphs for _, graphs in calls[-4:]])
+    assert distance(found, made(model)) < 1e-4

@@ -17,6 +17,7 @@ import comfy.utils
 import torch
 from comfy.conds import CONDRegular
 from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor
 
 from .runs import OWN_KEYS, Conds, Sampling, entries
@@ -179,7 +180,7 @@ def model_inputs(
 def may_leave_out(inputs: ModelInputs) -> bool:
     """Whether nothing but the network itself sees the rows: others' patches may count them."""
     wrappers = inputs.options.get("wrappers", {})
-    foreign = set(wrappers.get(WrappersMP.APPLY_MODEL, {})) - OWN_KEYS
+    foreign = set(wrappers.get(WrappersMP.APPLY_MODEL, {})) - OWN_KEYS - {COMPILE_KEY}
     foreign |= set(wrappers.get(WrappersMP.DIFFUSION_MODEL, {}))
     readers = any(inputs.options.get(key) for key in ROW_READERS)
     return inputs.control is None and not foreign and not readers

@@ -20,22 +20,26 @@ class MapCollector:
     """Adds the maps of our rows to a store: one row a picture of the latent, one column a token.
 
     layers: those of the coarse resolution. rows: of the latent. columns: of the longest prompt.
-    sums: whether the layers' sum is asked for after every call.
     """
 
-    def __init__(
-        self, store: MapStore, layers: Set[Layer], rows: int, columns: int, sums: bool = False
-    ) -> None:
+    def __init__(self, store: MapStore, layers: Set[Layer], rows: int, columns: int) -> None:
         self.store, self.layers, self.rows, self.columns = store, layers, rows, columns
-        self._sums = sums
-        self._sources: Tensor | None = None
+        self._call: Tensor | None = None  # the sum over the layers of the call that is under way
 
-    def sources(self, call: Call, group: int) -> Tensor:
-        """The sum of the sources' maps since this was asked last, (seeds, h * w, T_s)."""
-        total, self._sources = self._sources, None
-        places = [i for i, row in enumerate(call.latent_rows) if row % group == 0]
-        assert total is not None
-        return total[places][..., : call.source_columns]
+    def finish(self, call: Call) -> Tensor | None:
+        """After a model call: put its sum into the store; returns it, by our rows of the call.
+
+        Not from within the network, which would be compiled anew for every step.
+        """
+        total, self._call = self._call, None
+        if total is None:
+            return None
+        maps = total
+        if call.latent_rows != tuple(range(self.rows)):
+            every = maps.new_zeros(self.rows, *maps.shape[1:])
+            maps = every.index_add(0, torch.tensor(call.latent_rows, device=maps.device), maps)
+        self.store.add(call.step, maps)
+        return total
 
     def of_sources(self, kept: Tensor, group: int) -> Tensor:
         """The maps of the sources, (seeds, h * w, T_s), among those of all rows, 0 elsewhere."""
@@ -58,17 +62,12 @@ class MapCollector:
     def collect(
         self, call: Call, q: Tensor, k: Tensor, layer: Layer, extra: dict[str, Any]
     ) -> None:
-        """Add a layer's maps, with its edits. q: (B, Q, C); k: (B, T, C)."""
+        """Add a layer's maps, with its edits, to the call's. q: (B, Q, C); k: (B, T, C)."""
         if layer not in self.layers:
             return
         maps = self._edited(call, q, k, extra["n_heads"])[..., : self.columns]
         maps = self._sized(maps, extra["activations_shape"])
-        if self._sums:
-            self._sources = maps if self._sources is None else self._sources + maps
-        if call.latent_rows != tuple(range(self.rows)):
-            every = maps.new_zeros(self.rows, *maps.shape[1:])
-            maps = every.index_add(0, torch.tensor(call.latent_rows, device=maps.device), maps)
-        self.store.add(call.step, maps)
+        self._call = maps if self._call is None else self._call + maps
 
     def _edited(self, call: Call, q: Tensor, k: Tensor, heads: int) -> Tensor:
         """The maps of our rows as the edit leaves them, (rows, Q, T)."""

@@ -94,7 +94,7 @@ class ControlRun:
             return None, None
         store = plan.map_store(rows, self.size, max(self.steps, 1))
         layers = plan.family.map_layers(self.size)
-        maps = MapCollector(store, layers, rows, plan.columns, keeps)
+        maps = MapCollector(store, layers, rows, plan.columns)
         if not plan.blends:
             return maps, None
         blending = Blending(plan.edits, store, self.steps)
@@ -228,8 +228,10 @@ class ControlRun:
         out = shortened.evaluate(executor)
         patches.check()
         self.reached |= patches.reached.keys()
-        if maps is not None and recorder is not None:
-            recorder.maps(maps.sources(call, group))
+        found = maps.finish(call) if maps is not None else None
+        if found is not None and recorder is not None:
+            sources = [i for i, row in enumerate(call.latent_rows) if row % group == 0]
+            recorder.maps(found[sources][..., : call.source_columns])
         if maps is not None and kept is not None and kept.maps is not None:
             maps.add_kept(call, taken(kept.maps, device), group)
         return out

@@ -21,6 +21,7 @@ from ....p2p_core.joint_attention import (
     joint_qk,
     scaled_values,
 )
+from ..compiled import uncompiled
 from ..families.following import Follower
 from ..families.record import Call, Kind, Layout
 from ..kept.joint import Kept
@@ -66,11 +67,17 @@ class TransformerControl:
     def __post_init__(self) -> None:
         self.follower = Follower(self.layout)
 
+    @property
+    def idle(self) -> bool:
+        """Whether every call stays as the host has it."""
+        keeps = self.keeps or self.recorder is not None or self.maps is not None
+        return not keeps and all(ask.idle for ask in self.asks)
+
     def install(self, options: dict) -> None:
         """Put the override into a call's own options, around the one that is there."""
         self.follower.watch(options)
         self._previous = options.get("optimized_attention_override")
-        options["optimized_attention_override"] = self.attention
+        options["optimized_attention_override"] = uncompiled(self.attention)
 
     def attention(
         self, func: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any

@@ -213,6 +213,8 @@ class _Evaluation:
             keeps=keeps and bool(sources) and self._later_edits(), maps=maps,
             recorder=recorder if keeps_joint else None, memory=self.run.memory, name=name,
         )  # fmt: skip
+        if control.idle:
+            return inputs.evaluate(self.executor)
         control.install(inputs.options)
         out = inputs.evaluate(self.executor)
         control.follower.check()

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..compiled import eagerly, original
 from .check import check
 from .inputs import Inputs
 from .probe import probe
@@ -22,7 +23,7 @@ def layout_of(model: Any, inputs: Inputs, options: dict) -> Layout:
     model: the host's BaseModel; inputs: of a model call (one row is used). Raises ValueError for a
     network that cannot be edited.
     """
-    network = model.diffusion_model
+    network = original(model.diffusion_model)
     known = network.__dict__.setdefault(KEPT, {})
     key = _key(network, inputs)
     if key not in known:
@@ -36,9 +37,10 @@ def layout_of(model: Any, inputs: Inputs, options: dict) -> Layout:
 
 def _found(model: Any, one: Inputs, options: dict) -> Layout:
     """A probe's layout for one row, checked."""
-    family = f"{type(model).__name__}, {type(model.diffusion_model).__name__}"
-    layout = probe(model._apply_model, one, options, family)
-    check(model._apply_model, layout, one, options, family)
+    family = f"{type(model).__name__}, {type(original(model.diffusion_model)).__name__}"
+    with eagerly():
+        layout = probe(model._apply_model, one, options, family)
+        check(model._apply_model, layout, one, options, family)
     return layout
 
 

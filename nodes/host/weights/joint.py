@@ -16,6 +16,7 @@ from ....p2p_core.word_weights import (
     weighted,
     weighted_values,
 )
+from ..compiled import uncompiled
 from ..families.following import Follower
 from ..families.record import Call, Layout
 from ..families.trace import arguments, position_axis
@@ -62,7 +63,7 @@ class JointWeights:
         """Take the override's place in a call's own options, keeping the one that is there."""
         self.follower.watch(options)
         self.previous = options.get(OVERRIDE)
-        options[OVERRIDE] = self.attention
+        options[OVERRIDE] = uncompiled(self.attention)
 
     def check(self) -> None:
         """ValueError if calls were missing, so that others may have been taken for them."""
