@@ -3,7 +3,8 @@
     python dev.py python -- benchmarks/transformer_cost.py
     python benchmarks/transformer_cost.py --device cuda --dtype bf16 --shape flux qwen zimage
 
-Whole runs of a sampler alternate, each beside a plain run of as many rows; edits act at every step.
+Whole runs of a sampler alternate, each beside a plain run of as many rows as a live edit has; edits
+act at every step, but for those in the mode auto.
 The second form needs nothing but torch and ComfyUI's own requirements: COMFYUI_PATH names its
 folder. Weights are random: cost does not depend on them. Seconds on a CPU are the processor's.
 """
@@ -137,6 +138,12 @@ def cases(pack: Any, model: Any, shape: Any, size: int, steps: int) -> dict[str,
         patched, positive, rows, _ = edited(pack, model, words, target, one, **options)
         return Case(partial(sample, patched, positive, rows), beside)
 
+    def follows(keep: str) -> Case:
+        """In the usual mode and window: the first run keeps its source, the others follow it."""
+        wired = {"model": model, "latent": one, "steps": steps}
+        kept = pack.node("P2PKeepSource", keep=keep, budget=64.0, **wired)[0]
+        return edit(TARGET, window=0.4, kept_source=kept)
+
     longer = shapes.Words(shape, shape.text[0] + 1)
     return {
         "plain, 1 row": Case(partial(sample, model, text, one), "plain, 1 row"),
@@ -149,6 +156,9 @@ def cases(pack: Any, model: Any, shape: Any, size: int, steps: int) -> dict[str,
         "hybrid, refine": edit(ADDED, mode="hybrid"),
         "hybrid, refine, maps": edit(ADDED, mode="hybrid", record_maps=True),
         "hybrid, refine, unequal lengths": edit(ADDED, mode="hybrid", encoder=longer),
+        "auto": edit(TARGET, window=0.4),
+        "auto, source kept light": follows("light"),
+        "auto, source kept full": follows("full"),
     }
 
 
