@@ -48,6 +48,13 @@ def as_rows(positions: Sequence[int], device: torch.device) -> Rows:
     return torch.tensor(positions, dtype=torch.long, device=device)
 
 
+def count(rows: Rows) -> int:
+    """How many rows they are."""
+    if isinstance(rows, slice):
+        return len(range(rows.start, rows.stop, rows.step or 1))
+    return len(rows)
+
+
 def with_rows(x: Tensor, rows: Rows, new: Tensor) -> Tensor:
     """A copy of x, (B, …), in which some rows are the new ones."""
     copy = x.clone()

@@ -26,46 +26,67 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .attention import Attend
+from .attention import Attend, Rows, count
 
 SourceMap = Callable[[Tensor], Tensor]
-OwnMap = Callable[[Tensor, Tensor], Tensor]
+OwnMap = Callable[[Rows, Tensor], Tensor]
 
 
 class Places(NamedTuple):
-    """Positions of one attention call.
+    """Positions of one attention call, as slices where they are evenly spaced.
 
-    text: of the keys, (T,), in the order of the map's columns; image: of the keys, (I,), empty for
-    pure cross-attention. queries: of the image, (I',); others: all other queries.
+    text: T of the keys, in the order of the map's columns; image: of the keys, none for pure
+    cross-attention; rest: all other keys. queries: of the image; others: all other queries.
     """
 
-    text: Tensor
-    image: Tensor
-    queries: Tensor
-    others: Tensor
+    text: Rows
+    image: Rows
+    rest: Rows
+    queries: Rows
+    others: Rows
 
 
 class JointEdit(NamedTuple):
     """What a step asks of the edited rows: source_map S (E, T_s, T), target_weight w (E, T).
 
-    self_attention: β, (E,) bool. own_part: whether the edited rows' own map takes part anywhere;
-    False saves its attention.
+    self_attention: β, (E,) bool, or one for all rows. own_part: whether the edited rows' own map
+    takes part anywhere; False saves its attention.
     """
 
     source_map: Tensor
     target_weight: Tensor
-    self_attention: Tensor
+    self_attention: Tensor | bool
     own_part: bool = True
 
 
-def at(x: Tensor, positions: Tensor) -> Tensor:
-    """Some positions of x: (B, …, len(positions), C)."""
+def at(x: Tensor, positions: Rows) -> Tensor:
+    """Some positions of x: (B, …, n, C); a view for a slice."""
+    if isinstance(positions, slice):
+        return x[..., positions, :]
     return x.index_select(-2, positions)
 
 
-def joint_qk(x: Tensor, source: Tensor, positions: Tensor, source_positions: Tensor) -> Tensor:
-    """q' or k': the edited rows' x with the source's at the image positions. (E, …, L, C)"""
-    return x.index_copy(-2, positions, at(source, source_positions))
+def put(x: Tensor, positions: Rows, new: Tensor) -> Tensor:
+    """Set some positions of x, (B, …, L, C), in place; returns it."""
+    if isinstance(positions, slice):
+        x[..., positions, :] = new
+        return x
+    return x.index_copy_(-2, positions, new)
+
+
+def joint_qk(
+    x: Tensor, rows: Rows, source: Tensor, positions: Rows, source_positions: Rows
+) -> Tensor:
+    """q' or k': a batch's x in whose edited rows the image positions are the source's.
+
+    x: (B, …, L, C); source: (E, …, L_s, C). Returns (B, …, L, C).
+    """
+    new = x.clone()
+    edited = new[rows]  # a view for a slice
+    put(edited, positions, at(source, source_positions))
+    if not isinstance(rows, slice):
+        new[rows] = edited
+    return new
 
 
 def _columns(x: Tensor, weights: Tensor) -> Tensor:
@@ -81,35 +102,34 @@ def source_values(
     v: (E, …, L, C) of the edited rows. Other positions are paired in order, so there must be as
     many of them; Places.text may include those that should be paired otherwise.
     """
-    others = _beside(source, length), _beside(edited, v.shape[-2])
-    if len(others[0]) != len(others[1]):
+    rest = count(source.rest), count(edited.rest)
+    if rest[0] != rest[1]:
         raise ValueError(
-            f"The source has {len(others[0])} attention positions beside text and image, the "
-            f"edited prompt {len(others[1])}: they cannot be paired. Use prompts of like length."
+            f"The source has {rest[0]} attention positions beside text and image, the edited "
+            f"prompt {rest[1]}: they cannot be paired. Use prompts of like length."
         )
     out = v.new_zeros(*v.shape[:-2], length, v.shape[-1])
-    text = _columns(v, edit.source_map) @ at(v, edited.text)
-    beta = edit.self_attention.to(v.dtype)[:, None, None]
-    out = out.index_copy(-2, source.text, text)
-    kept = _columns(v, beta) * v
-    out = out.index_copy(-2, source.image, at(kept, edited.image))
-    return out.index_copy(-2, others[0], at(kept, others[1]))
+    put(out, source.text, _columns(v, edit.source_map) @ at(v, edited.text))
+    if edit.self_attention is False:
+        return out
+    kept = v if edit.self_attention is True else _columns(v, _beta(edit)) * v
+    put(out, source.image, at(kept, edited.image))
+    return put(out, source.rest, at(kept, edited.rest))
 
 
 def own_values(v: Tensor, edit: JointEdit, places: Places) -> Tensor:
     """What the edited row's own map reads, [w ⊙ v_t; (1-β) v_o; (1-β) v_i]. (E, …, L, C)"""
-    weight = edit.target_weight[..., None]
-    rest = 1 - edit.self_attention.to(v.dtype)[:, None, None]
-    text = _columns(v, weight) * at(v, places.text)
-    return (_columns(v, rest) * v).index_copy(-2, places.text, text)
+    if edit.self_attention is True:
+        out = torch.zeros_like(v)
+    else:
+        out = v.clone() if edit.self_attention is False else _columns(v, ~_beta(edit)) * v
+    return put(out, places.text, _columns(v, edit.target_weight[..., None]) * at(v, places.text))
 
 
-def _beside(places: Places, length: int) -> Tensor:
-    """Key positions that are neither text nor image."""
-    free = torch.ones(length, dtype=torch.bool, device=places.text.device)
-    free[places.text] = False
-    free[places.image] = False
-    return free.nonzero()[:, 0]
+def _beta(edit: JointEdit) -> Tensor:
+    """β as a factor, (E, 1, 1) bool."""
+    assert isinstance(edit.self_attention, Tensor)
+    return edit.self_attention[:, None, None]
 
 
 def joint_hybrid(
@@ -131,17 +151,17 @@ def joint_hybrid(
     image = source_map(source_values(v, edit, source, places, length))
     if edit.own_part:
         image = image + own_map(places.queries, own_values(v, edit, places))
-    if not len(places.others):
+    if not count(places.others):
         return image
     rest = own_map(places.others, v)
     out = image.new_empty(*image.shape[:-2], image.shape[-2] + rest.shape[-2], image.shape[-1])
-    return out.index_copy(-2, places.queries, image).index_copy(-2, places.others, rest)
+    return put(put(out, places.queries, image), places.others, rest)
 
 
-def scaled_values(v: Tensor, positions: Tensor, scale: Tensor, mean: bool = False) -> Tensor:
+def scaled_values(v: Tensor, positions: Rows, scale: Tensor, mean: bool = False) -> Tensor:
     """Values whose words count ``scale`` times: v_j <- c_j v_j, so that M diag(c) V comes out.
 
-    v: (B, …, L, C); positions: (n,), scale: (n,) or (B, n). arXiv:2208.01626, "attention
+    v: (B, …, L, C); positions: n of them, scale: (n,) or (B, n). arXiv:2208.01626, "attention
     re-weighting". With ``mean``, a negative c_j scales about the mean m of the text values whose
     scale is 1: v_j <- m + c_j (v_j - m), which leaves what all words have in common.
     """
@@ -153,10 +173,10 @@ def scaled_values(v: Tensor, positions: Tensor, scale: Tensor, mean: bool = Fals
         kept = _columns(v, (scale == 1)[..., None])
         centre = (kept * text).sum(dim=-2, keepdim=True) / kept.sum(dim=-2, keepdim=True).clamp(1)
         new = torch.where(factor < 0, centre + factor * (text - centre), new)
-    return v.index_copy(-2, positions, new)
+    return put(v.clone(), positions, new)
 
 
-def indicator_values(v: Tensor, words: Sequence[Tensor], heads: int) -> Tensor:
+def indicator_values(v: Tensor, words: Sequence[Rows], heads: int) -> Tensor:
     """Values whose channel j of every head is 1 at the positions of word j, and 0 elsewhere.
 
     v: (B, L, heads * D) or (B, H, L, D), only its shape counts. At most D words.
@@ -181,7 +201,7 @@ def word_mass(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    words: Sequence[Tensor],
+    words: Sequence[Rows],
     heads: int,
     value_heads: int | None = None,
 ) -> Tensor:

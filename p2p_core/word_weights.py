@@ -14,7 +14,6 @@ cannot be negative or zero, so in `scores` weights up to 0 act on the values too
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+from .attention import Attend, Rows, with_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +51,25 @@ class WordWeights:
 class Weighted(NamedTuple):
     """Words among the keys of one attention call, and what is done to them.
 
-    positions: (n,). factor: (n,) on their values. kept: (n,) bool, words of weight 1. bias: (n,) on
-    their scores, None for none. negative: whether a factor is.
+    positions: (n,). factor: (n,) on their values. pull: (n,) on the mean m, 1 - c where c < 0, else
+    0. share: (n,) of each word in m. bias: (n,) on their scores, None for none. negative: whether a
+    factor is.
     """
 
     positions: Tensor
     factor: Tensor
-    kept: Tensor
+    pull: Tensor
+    share: Tensor
     bias: Tensor | None
     negative: bool
 
-    def to(self, device: torch.device) -> Weighted:
+    def to(self, device: torch.device, dtype: torch.dtype) -> Weighted:
+        """For values on a device, in their type."""
         return Weighted(
             self.positions.to(device),
-            self.factor.to(device),
-            self.kept.to(device),
+            self.factor.to(device, dtype),
+            self.pull.to(device, dtype),
+            self.share.to(device),
             None if self.bias is None else self.bias.to(device),
             self.negative,
         )
@@ -77,24 +80,25 @@ def weighted(positions: Tensor, weights: Tensor, scores: bool) -> Weighted:
     biased = (weights > 0) & (weights != 1) & scores
     factor = torch.where(biased, torch.ones_like(weights), weights)
     bias = torch.where(biased, weights.clamp(min=1e-30).log(), torch.zeros_like(weights))
-    negative = bool((factor < 0).any())
-    return Weighted(positions, factor, weights == 1, bias if biased.any() else None, negative)
+    negative, kept = factor < 0, (weights == 1).to(weights)
+    pull, share = torch.where(negative, 1 - factor, 0.0), kept / kept.sum().clamp(min=1)
+    bias = bias if biased.any() else None
+    return Weighted(positions, factor, pull, share, bias, bool(negative.any()))
 
 
-def weighted_values(v: Tensor, rows: Tensor, words: Weighted, axis: int) -> Tensor:
-    """A copy of v with the words of some rows scaled. v: (B, …), ``axis`` > 0 holds the keys."""
-    part = v[rows].index_select(axis, words.positions)
-    factor = _along(words.factor, axis, v)
-    new = factor * part
+def weighted_values(v: Tensor, rows: Rows, words: Weighted, axis: int) -> Tensor:
+    """A copy of v with the words of some rows scaled. v: (B, …), ``axis`` > 0 holds the keys.
+
+    A negative c as c v + (1 - c) m, which is m + c (v - m).
+    """
+    own = v[rows]
+    part = own.index_select(axis, words.positions)
+    new = _along(words.factor, axis, part) * part
     if words.negative:
-        kept = _along(words.kept, axis, v).to(torch.promote_types(v.dtype, torch.float32))
-        mean = (part * kept).sum(dim=axis, keepdim=True) / kept.sum().clamp(min=1)
-        mean = mean.to(v.dtype)
-        new = torch.where(factor < 0, mean + factor * (part - mean), new)
-    out = v.clone()
-    for row, values in zip(rows.tolist(), new, strict=True):
-        out[row].index_copy_(axis - 1, words.positions, values)
-    return out
+        share = _along(words.share, axis, part, torch.promote_types(v.dtype, torch.float32))
+        mean = (share * part).sum(dim=axis, keepdim=True).to(v.dtype)
+        new = torch.addcmul(new, _along(words.pull, axis, part), mean)
+    return with_rows(v, rows, own.index_copy(axis, words.positions, new))
 
 
 def score_bias(words: Weighted, length: int) -> Tensor:
@@ -117,8 +121,8 @@ def biased_attention(
     return attend(q, k, share * v) / attend(q, k, share.expand_as(v).contiguous())
 
 
-def _along(x: Tensor, axis: int, like: Tensor) -> Tensor:
-    """x (n,) in the type of ``like``, to broadcast along one of its axes."""
+def _along(x: Tensor, axis: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """x (n,) to broadcast along one axis of ``like``, in its type if no other is named."""
     shape = [1] * like.ndim
     shape[axis] = len(x)
-    return x.reshape(shape) if x.dtype == torch.bool else x.to(like.dtype).reshape(shape)
+    return x.to(dtype or like.dtype).reshape(shape)

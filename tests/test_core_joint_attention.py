@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from p2p_core.attention import as_rows
 from p2p_core.joint_attention import (
     JointEdit,
     Places,
+    at,
     indicator_values,
     joint_hybrid,
     joint_qk,
@@ -51,12 +54,17 @@ def random(rows: int, length: int = LENGTH, seed: int = 0) -> Triple:
     return 2 * q, k, v
 
 
-def places(text: int = TEXT, first: int = 1) -> Places:
+def places(text: int = TEXT, first: int = 1, sliced: bool = False) -> Places:
     """Registers, text, image, registers: nothing stands at an end."""
     length = LENGTH - TEXT + text
-    image = torch.arange(first + text, first + text + IMAGE)
-    others = torch.tensor([i for i in range(length) if i not in image])
-    return Places(torch.arange(first, first + text), image, image, others)
+    words, image = list(range(first, first + text)), list(range(first + text, first + text + IMAGE))
+    others = [i for i in range(length) if i not in image]
+    rest = [i for i in others if i not in words]
+    if sliced:
+        return Places(
+            *(as_rows(x, torch.device("cpu")) for x in (words, image, rest, image, others))
+        )
+    return Places(*map(torch.tensor, (words, image, rest, image, others)))
 
 
 def hybrid(
@@ -66,8 +74,8 @@ def hybrid(
     q, k, v = edited
     source_q, source_k = source
     return joint_hybrid(
-        lambda values: attention(source_q.index_select(-2, there.queries), source_k, values),
-        lambda queries, values: attention(q.index_select(-2, queries), k, values),
+        lambda values: attention(at(source_q, there.queries), source_k, values),
+        lambda queries, values: attention(at(q, queries), k, values),
         v, source_k.shape[-2], edit, here, there,
     )  # fmt: skip
 
@@ -101,7 +109,8 @@ def explicit_hybrid(
 
 @pytest.mark.parametrize("source_text", [TEXT, TEXT + 3])
 @pytest.mark.parametrize("beta", [True, False])
-def test_hybrid_is_the_written_out_map(source_text: int, beta: bool) -> None:
+@pytest.mark.parametrize("sliced", [True, False])
+def test_hybrid_is_the_written_out_map(source_text: int, beta: bool, sliced: bool) -> None:
     q, k, v = random(2)
     source_q, source_k, _ = random(2, LENGTH + source_text - TEXT, seed=1)
     generator = torch.Generator().manual_seed(2)
@@ -113,7 +122,22 @@ def test_hybrid_is_the_written_out_map(source_text: int, beta: bool) -> None:
     here, there = places(), places(source_text)
     new = hybrid(attend, (q, k, v), (source_q, source_k), edit, here, there)
     expected = explicit_hybrid((q, k, v), (source_q, source_k), edit, here, there)
+    if sliced:
+        here, there = places(sliced=True), places(source_text, sliced=True)
+        again = hybrid(attend, (q, k, v), (source_q, source_k), edit, here, there)
+        torch.testing.assert_close(again, expected, rtol=0, atol=1e-13)
     torch.testing.assert_close(new, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("beta", [True, False])
+def test_one_beta_for_all_rows(beta: bool) -> None:
+    q, k, v = random(2)
+    source = random(2, seed=1)[:2]
+    maps = torch.rand(2, TEXT, TEXT).double(), torch.rand(2, TEXT).double()
+    here = places()
+    one = hybrid(attend, (q, k, v), source, JointEdit(*maps, beta), here, here)
+    each = hybrid(attend, (q, k, v), source, JointEdit(*maps, torch.tensor([beta] * 2)), here, here)
+    torch.testing.assert_close(one, each, rtol=0, atol=1e-13)
 
 
 def test_hybrid_with_equal_prompts_changes_nothing() -> None:
@@ -142,18 +166,25 @@ def test_other_positions_must_pair() -> None:
     q, k, v = random(1)
     source_q, source_k, _ = random(1, LENGTH + 1)
     edit = JointEdit(torch.eye(TEXT)[None].double(), torch.ones(1, TEXT), torch.tensor([True]))
+    longer = places()._replace(rest=torch.tensor([0, LENGTH - 1, LENGTH]))
     with pytest.raises(ValueError, match="has 3 attention positions .* prompt 2: they cannot"):
-        hybrid(attend, (q, k, v), (source_q, source_k), edit, places(), places())
+        hybrid(attend, (q, k, v), (source_q, source_k), edit, places(), longer)
 
 
-def test_qk_takes_the_image_positions_of_the_source() -> None:
-    q, _, _ = random(2)
-    image = places().image
+@pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([2, 1])])
+@pytest.mark.parametrize("sliced", [True, False])
+def test_qk_takes_the_image_positions_of_the_source(rows: Any, sliced: bool) -> None:
+    q, _, _ = random(3)
+    before, image = q.clone(), list(range(1 + TEXT, 1 + TEXT + IMAGE))
     longer = random(2, LENGTH + 4, seed=1)[0]
-    new = joint_qk(q, longer, image, image + 4)
+    here: Any = slice(image[0], image[-1] + 1) if sliced else torch.tensor(image)
+    there: Any = slice(image[0] + 4, image[-1] + 5) if sliced else torch.tensor(image) + 4
+    new = joint_qk(q, rows, longer, here, there)
     expected = q.clone()
-    expected[:, image] = longer[:, image + 4]
-    assert torch.equal(new, expected)
+    for number, row in enumerate([1, 2] if isinstance(rows, slice) else [2, 1]):
+        for position in image:
+            expected[row, position] = longer[number, position + 4]
+    assert torch.equal(new, expected) and torch.equal(q, before)
 
 
 def test_scaled_values_scale_the_columns_of_the_map() -> None:

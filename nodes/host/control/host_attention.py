@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ....p2p_core.attention import Rows
+from ....p2p_core.joint_attention import at
 from ..families.trace import arguments
 
 MASK = 1  # where it stands among the arguments behind q, k and v
@@ -60,12 +62,12 @@ class HostAttention(NamedTuple):
         return self._replace(kwargs={**self.kwargs, "mask": mask})
 
 
-def mask_part(mask: Tensor | None, rows: Tensor | None, queries: Tensor | None) -> Tensor | None:
+def mask_part(mask: Tensor | None, rows: Rows | None, queries: Rows | None) -> Tensor | None:
     """A mask (…, Q or 1, L) for some rows of the batch and some queries."""
     if mask is None:
         return None
     if rows is not None and mask.ndim > 2 and len(mask) > 1:
         mask = mask[rows]
     if queries is not None and mask.shape[-2] > 1:
-        mask = mask.index_select(-2, queries)
+        mask = at(mask, queries)
     return mask

@@ -24,19 +24,14 @@ class Ask(NamedTuple):
 
     inject: the source's image queries and keys (qk), or its self-attention (hybrid). scale: of the
     words' values, (T,), None for 1. source_map S, (T_s, T), and target_weight w, (T,): of the
-    hybrid map, None in qk.
+    hybrid map, None in qk. idle: whether attention stays as it is.
     """
 
     inject: bool
     scale: Tensor | None
     source_map: Tensor | None
     target_weight: Tensor | None
-
-    @property
-    def idle(self) -> bool:
-        """Whether attention stays as it is."""
-        cross = self.target_weight is not None and bool((self.target_weight != 1).any())
-        return not (self.inject or cross or self.scale is not None)
+    idle: bool
 
 
 class Columns(NamedTuple):
@@ -64,8 +59,10 @@ def asked(
         paired = mapping.sum(dim=0) > 0
         paired[own] = False
         weight[paired] = 1 - alpha
-        return Ask(state.self_attention, None, mapping, weight)
-    return Ask(_injects(mode, edit, step, steps), _scale(edit, step, steps, target), None, None)
+        idle = not state.self_attention and bool((weight == 1).all())
+        return Ask(state.self_attention, None, mapping, weight, idle)
+    inject, scale = _injects(mode, edit, step, steps), _scale(edit, step, steps, target)
+    return Ask(inject, scale, None, None, not inject and scale is None)
 
 
 def _injects(mode: str, edit: PromptEdit, step: int, steps: int) -> bool:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....p2p_core.attention import Rows, as_rows
 from ....p2p_core.joint_attention import JointEdit, Places
 from ..families.record import Positions
 from .modes import Ask
@@ -20,7 +21,7 @@ Side = tuple[Positions, Positions]  # of the queries and of the keys
 class Pairing:
     """Positions of an edited prompt and of its source.
 
-    edited, source, words: on the network's device. words: the key positions of the edited prompt's
+    edited, source, words: for the network's device. words: the key positions of the edited prompt's
     text. columns: the text's columns there; source_columns: those of the source. padding: how the
     other positions map (o_s, o_t), where there are not as many of them on both sides; they then
     count as text in ``edited`` and ``source``.
@@ -28,12 +29,12 @@ class Pairing:
 
     edited: Places
     source: Places
-    words: Tensor
+    words: Rows
     columns: Tensor
     source_columns: Tensor
     padding: Tensor | None
 
-    def edit(self, asks: Sequence[Ask], device: torch.device) -> JointEdit:
+    def edit(self, asks: Sequence[Ask], device: torch.device, dtype: torch.dtype) -> JointEdit:
         """S, w and β of several edited rows at these positions."""
         maps = torch.stack([_map(ask) for ask in asks])
         maps = maps[:, self.source_columns][:, :, self.columns]
@@ -46,7 +47,8 @@ class Pairing:
             own = 1 - self.padding.sum(dim=0) * beta[:, None]
             maps, weights = wide, torch.cat([weights, own], dim=1)
         own_part = bool((weights != 0).any()) or not bool(beta.all())
-        return JointEdit(maps.to(device), weights.to(device), beta.to(device), own_part)
+        alike = bool(beta.all()) if len(set(beta.tolist())) == 1 else beta.to(device)
+        return JointEdit(maps.to(device, dtype), weights.to(device, dtype), alike, own_part)
 
 
 def _map(ask: Ask) -> Tensor:
@@ -73,7 +75,7 @@ def pairing(edited: Side, source: Side, device: torch.device) -> Pairing:
         padding = (source_others[:, None] == others[None]).float()
     here = _places(queries, keys, more[1], device)
     there = _places(source_queries, source_keys, more[0], device)
-    words = keys.text.to(device)
+    words = as_rows(keys.text.tolist(), device)
     return Pairing(here, there, words, keys.columns, source_keys.columns, padding)
 
 
@@ -88,14 +90,17 @@ def _check_same_image(keys: Positions, source: Positions) -> None:
 
 def _places(queries: Positions, keys: Positions, more: list[int], device: torch.device) -> Places:
     text = torch.cat([keys.text, torch.tensor(more, dtype=torch.long)])
-    rest = torch.ones(queries.length, dtype=torch.bool)
-    rest[queries.image] = False
-    found = text, keys.image, queries.image, rest.nonzero()[:, 0]
-    return Places(*(part.to(device) for part in found))
+    rest = _beside(keys.length, text, keys.image)
+    found = text, keys.image, rest, queries.image, _beside(queries.length, queries.image)
+    return Places(*(as_rows(part.tolist(), device) for part in found))
 
 
 def _others(keys: Positions) -> Tensor:
-    free = torch.ones(keys.length, dtype=torch.bool)
-    free[keys.text] = False
-    free[keys.image] = False
+    return _beside(keys.length, keys.text, keys.image)
+
+
+def _beside(length: int, *positions: Tensor) -> Tensor:
+    """All positions but these."""
+    free = torch.ones(length, dtype=torch.bool)
+    free[torch.cat(positions)] = False
     return free.nonzero()[:, 0]

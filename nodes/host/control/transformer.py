@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ....p2p_core.attention import Rows, as_rows, count, with_rows
 from ....p2p_core.joint_attention import (
     JointEdit,
     at,
@@ -32,6 +33,30 @@ from .places import Pairing, pairing
 from .word_maps import WordMaps
 
 
+class Part(NamedTuple):
+    """Some of the edits, by number; their rows in the batch, and their sources' among those."""
+
+    numbers: Sequence[int]
+    rows: Rows
+    of: Rows
+
+
+class Parts(NamedTuple):
+    """Edits whose joint map is edited, those that take queries and keys, those that scale words.
+
+    others: the rows whose joint map stays.
+    """
+
+    joint: Part | None = None
+    injected: Part | None = None
+    scaled: Part | None = None
+    others: Rows = slice(0, 0)
+
+    @property
+    def acts(self) -> bool:
+        return any(part is not None for part in self[:3])
+
+
 @dataclass(eq=False)
 class TransformerControl:
     """One model call. layout: of its network; size: of its latent; rows: of its batch.
@@ -48,9 +73,9 @@ class TransformerControl:
     layout: Layout
     size: tuple[int, int]
     rows: int
-    sources: Tensor
-    edited: Tensor
-    pairs: Tensor
+    sources: Sequence[int]
+    edited: Sequence[int]
+    pairs: Sequence[int]
     asks: Sequence[Ask]
     blocks: Set[int] | None = None
     kept: dict[int, Kept] = field(default_factory=dict)
@@ -62,10 +87,13 @@ class TransformerControl:
     name: tuple = ()
     follower: Follower = field(init=False)
     _previous: Callable | None = None
-    _joint_edits: dict[int, JointEdit] = field(default_factory=dict)
+    _asked: tuple[int, ...] = field(init=False)
+    _placed: tuple = field(init=False)
 
     def __post_init__(self) -> None:
         self.follower = Follower(self.layout)
+        self._asked = tuple(map(id, self.asks))  # the run's memory holds them
+        self._placed = (self.rows, *(tuple(x) for x in (self.sources, self.edited, self.pairs)))
 
     @property
     def idle(self) -> bool:
@@ -132,61 +160,53 @@ class TransformerControl:
             if kept is not None:
                 return kept.on(q.device)
             return None if self.looked_at else here
-        rows = self.sources.to(q.device)
-        return here._replace(q=q[rows], k=k[rows], mask=mask_part(here.mask, rows, None))
+        key = "sources", self._placed, q.device
+        if key not in self.memory:
+            self.memory[key] = as_rows(self.sources, q.device)
+        rows = self.memory[key]
+        own = here._replace(q=q[rows], k=k[rows], mask=mask_part(here.mask, rows, None))
+        if self.keeps and isinstance(rows, slice):  # a view would keep the whole batch
+            own = own._replace(q=own.q.clone(), k=own.k.clone())
+        return own
 
     def _edited(
         self, call: Call, host: HostAttention, q: Tensor, k: Tensor, v: Tensor, here: Kept,
         source: Kept,
     ) -> Tensor:  # fmt: skip
-        chosen = [
-            i
-            for i, ask in enumerate(self.asks)
-            if not ask.idle and is_edited(self.layout, call, self.blocks)
-        ]
-        joint = [i for i in chosen if self.asks[i].source_map is not None and call.reads_text]
-        pair = self._pairing(call, here, source, q.device) if chosen else None
+        edited = is_edited(self.layout, call, self.blocks)
+        parts = self._parts(call.reads_text, q.device) if edited else Parts()
+        pair = self._pairing(call, here, source, q.device) if parts.acts else None
         if pair is not None:
-            q, k, v = self._injected(q, k, v, chosen, joint, source, pair)
+            q, k, v = self._injected(q, k, v, parts, source, pair)
         if self.maps is not None and self.maps.wants(call):
+            joint = parts.joint.numbers if parts.joint is not None else ()
             self.maps.collect(call, host, here._replace(q=q, k=k), v, source, joint)
-        if pair is None or not joint:
+        if pair is None or parts.joint is None:
             return host(q, k, v)
-        return self._hybrid(host, q, k, v, joint, source, pair)
+        return self._hybrid(host, q, k, v, parts.joint, parts.others, source, pair)
 
     def _injected(
-        self, q: Tensor, k: Tensor, v: Tensor, chosen: list[int], joint: list[int],
-        source: Kept, pair: Pairing,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self, q: Tensor, k: Tensor, v: Tensor, parts: Parts, source: Kept, pair: Pairing
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The source's image queries and keys, and scaled words, in the rows that ask for them."""
-        rest = [i for i in chosen if i not in joint]
-        injected = [i for i in rest if self.asks[i].inject]
-        if injected:
-            rows, of = self._rows(injected, q.device)
-            here, there = pair.edited, pair.source
-            new = joint_qk(q[rows], source.q[of], here.queries, there.queries)
-            q = q.index_copy(0, rows, new)
-            if len(here.image):
-                new = joint_qk(k[rows], source.k[of], here.image, there.image)
-                k = k.index_copy(0, rows, new)
-        scaled = [i for i in rest if self.asks[i].scale is not None and len(pair.columns)]
-        if scaled:
-            rows, _ = self._rows(scaled, q.device)
-            scales = [scale for i in scaled if (scale := self.asks[i].scale) is not None]
-            scale = torch.stack(scales)[:, pair.columns].to(q.device)
-            new = scaled_values(v[rows], pair.words, scale)
-            v = v.index_copy(0, rows, new)
+        here, there = pair.edited, pair.source
+        if parts.injected is not None:
+            _, rows, of = parts.injected
+            q = joint_qk(q, rows, source.q[of], here.queries, there.queries)
+            if count(here.image):
+                k = joint_qk(k, rows, source.k[of], here.image, there.image)
+        if parts.scaled is not None and len(pair.columns):
+            numbers, rows, _ = parts.scaled
+            new = scaled_values(v[rows], pair.words, self._scale(pair, numbers, v.device))
+            v = with_rows(v, rows, new)
         return q, k, v
 
     def _hybrid(
-        self, host: HostAttention, q: Tensor, k: Tensor, v: Tensor, joint: list[int],
+        self, host: HostAttention, q: Tensor, k: Tensor, v: Tensor, joint: Part, others: Rows,
         source: Kept, pair: Pairing,
     ) -> Tensor:  # fmt: skip
         """Edited joint maps in some rows, the host's attention in the others."""
-        rows, of = self._rows(joint, q.device)
-        others = torch.ones(len(q), dtype=torch.bool, device=q.device)
-        others[rows] = False
-        others = others.nonzero()[:, 0]
+        numbers, rows, of = joint
         own, their = (mask_part(m, r, None) for m, r in ((host.mask, rows), (source.mask, of)))
         queries = at(source.q[of], pair.source.queries)
 
@@ -194,31 +214,60 @@ class TransformerControl:
             mask = mask_part(their, None, pair.source.queries)
             return host.with_mask(mask)(queries, source.k[of], values)
 
-        def own_map(places: Tensor, values: Tensor) -> Tensor:
+        def own_map(places: Rows, values: Tensor) -> Tensor:
             mask = mask_part(own, None, places)
             return host.with_mask(mask)(at(q[rows], places), k[rows], values)
 
-        edit = self._joint_edit(pair, joint, q.device)
+        edit = self._joint_edit(pair, numbers, v)
         new = joint_hybrid(
             source_map, own_map, v[rows], source.k.shape[-2], edit, pair.edited, pair.source
         )
-        if not len(others):
+        if not count(others):
             return new
         mask = mask_part(host.mask, others, None)
         out = new.new_empty(len(q), *new.shape[1:])
-        rest = host.with_mask(mask)(q[others], k[others], v[others])
-        return out.index_copy(0, rows, new).index_copy(0, others, rest)
+        out[rows] = new
+        out[others] = host.with_mask(mask)(q[others], k[others], v[others])
+        return out
 
-    def _joint_edit(self, pair: Pairing, joint: list[int], device: torch.device) -> JointEdit:
-        """S, w and β of this model call, the same for all calls of like positions."""
-        if id(pair) not in self._joint_edits:
-            self._joint_edits[id(pair)] = pair.edit([self.asks[i] for i in joint], device)
-        return self._joint_edits[id(pair)]
+    def _parts(self, reads_text: bool, device: torch.device) -> Parts:
+        """Which rows are changed in which way, the same for all calls that read text or do not."""
+        key = ("parts", self.name, self._asked, self._placed, reads_text, device)
+        if key not in self.memory:
+            asks = [(i, ask) for i, ask in enumerate(self.asks) if not ask.idle]
+            joint = [i for i, ask in asks if ask.source_map is not None and reads_text]
+            rest = [(i, ask) for i, ask in asks if i not in joint]
+            edited = [self.edited[i] for i in joint]
+            self.memory[key] = Parts(
+                self._part(joint, device),
+                self._part([i for i, ask in rest if ask.inject], device),
+                self._part([i for i, ask in rest if ask.scale is not None], device),
+                as_rows([row for row in range(self.rows) if row not in edited], device),
+            )
+        return self.memory[key]
 
-    def _rows(self, numbers: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """The rows of some edits in the batch, and of their sources among the kept."""
-        index = torch.tensor(numbers)
-        return self.edited[index].to(device), self.pairs[index].to(device)
+    def _part(self, numbers: list[int], device: torch.device) -> Part | None:
+        if not numbers:
+            return None
+        sides = ([side[i] for i in numbers] for side in (self.edited, self.pairs))
+        rows, of = (as_rows(side, device) for side in sides)
+        return Part(numbers, rows, of)
+
+    def _scale(self, pair: Pairing, numbers: Sequence[int], device: torch.device) -> Tensor:
+        """What the words' values are scaled by, (E, T)."""
+        key = "scale", id(pair), self._asked, device
+        if key not in self.memory:
+            scales = [scale for i in numbers if (scale := self.asks[i].scale) is not None]
+            self.memory[key] = torch.stack(scales)[:, pair.columns].to(device)
+        return self.memory[key]
+
+    def _joint_edit(self, pair: Pairing, numbers: Sequence[int], v: Tensor) -> JointEdit:
+        """S, w and β, the same for all calls of like positions while no window opens or closes."""
+        key = "edit", id(pair), self._asked, v.device, v.dtype
+        if key not in self.memory:
+            asks = [self.asks[i] for i in numbers]
+            self.memory[key] = pair.edit(asks, v.device, v.dtype)
+        return self.memory[key]
 
     def _pairing(self, call: Call, here: Kept, source: Kept, device: torch.device) -> Pairing:
         sides = (here.queries, here.keys), (source.queries, source.keys)

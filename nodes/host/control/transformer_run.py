@@ -207,9 +207,8 @@ class _Evaluation:
         recorder = self._recorder(inputs, layout, maps) if sources else None
         keeps_joint = recorder is not None and recorder.keeps_joint
         control = TransformerControl(
-            layout, size, len(rows), torch.tensor(sources, dtype=torch.long),
-            torch.tensor(edited, dtype=torch.long), torch.tensor(pairs, dtype=torch.long), asks,
-            blocks=self.run.plan.blocks, kept=self._kept(), looked_at=self.looks,
+            layout, size, len(rows), sources, edited, pairs, asks, self.run.plan.blocks,
+            kept=self._kept(), looked_at=self.looks,
             keeps=keeps and bool(sources) and self._later_edits(), maps=maps,
             recorder=recorder if keeps_joint else None, memory=self.run.memory, name=name,
         )  # fmt: skip
@@ -282,10 +281,11 @@ class _Evaluation:
     def _ask(self, row: int, target: Columns) -> Ask:
         prompt = self.prompts[row]
         assert prompt
-        key = "ask", self.step, prompt, self.source, target
+        steps = max(self.run.steps, 1)
+        edit = self.plan.edits[prompt - 1]
+        held = edit.open_windows(self.step, steps), looks(self.plan.mode, edit, self.step, steps)
+        key = "ask", prompt, held, self.source, target
         if key not in self.run.memory:
-            steps = max(self.run.steps, 1)
-            edit = self.plan.edits[prompt - 1]
             self.run.memory[key] = asked(
                 self.plan.mode, edit, self.step, steps, self.source, target
             )
@@ -326,8 +326,9 @@ class _Evaluation:
             {column for prompt in self.plan.prompts for w in prompt.words for column in w.columns}
         )
         return WordMaps(
-            collector.store, layout, size, mapped, asks, self.source, words, self.step, shape
-        )
+            collector.store, layout, size, mapped, asks, self.source, words, self.step, shape,
+            self.run.memory,
+        )  # fmt: skip
 
 
 def _places(rows: BatchRows, group: int) -> list[tuple[int, int, int]]:

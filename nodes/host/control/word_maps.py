@@ -7,11 +7,12 @@ that are 1 at a word and 0 elsewhere make the output the word's mass (see word_m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ....p2p_core.attention import Rows, as_rows
 from ....p2p_core.joint_attention import at, word_mass
 from ....p2p_core.maps import MapStore
 from ..families.record import Call, Layout, Positions
@@ -49,17 +50,17 @@ class WordMaps:
     """Adds the maps of one model call's rows to a store, (rows of the latent, h * w, T).
 
     source: where its prompt stands. words: the prompts' columns that are followed, of all prompts
-    together. step: of the run. total: the sum of what was added.
+    together. step: of the run. memory: of the run, for positions. total: the sum of what was added.
     """
 
     def __init__(
         self, store: MapStore, layout: Layout, size: tuple[int, int], rows: Sequence[MappedRow],
         asks: Sequence[Ask], source: Columns, words: Sequence[int], step: int,
-        shape: tuple[int, int],
+        shape: tuple[int, int], memory: dict[tuple, Any],
     ) -> None:  # fmt: skip
         self.store, self.layout, self.size = store, layout, size
         self.rows, self.asks, self.source = rows, asks, source
-        self.words, self.step, self.shape = list(words), step, shape
+        self.words, self.step, self.shape, self.memory = list(words), step, shape, memory
         self.total: Tensor | None = None
         self._calls = map_calls(layout)
 
@@ -73,8 +74,8 @@ class WordMaps:
     ) -> None:  # fmt: skip
         """Add a call's maps, with its edits. v: the values, whose shape alone counts."""
         device, count = here.q.device, self.shape[1]
-        maps = torch.zeros(self.shape[0], self._places(call, here.queries).numel(), count)
-        maps = maps.to(device)
+        places = len(self._places(call, here.queries, device))
+        maps = torch.zeros(self.shape[0], places, count, device=device)
         for row in self.rows:
             own = self._row(call, host, here, v, row.row, row.columns)
             if row.edit is not None and row.edit in joint:
@@ -89,10 +90,10 @@ class WordMaps:
     ) -> Tensor:
         """The map of one row, (positions, T), 0 in columns that are no words."""
         device = side.q.device
-        places = self._places(call, side.queries).to(device)
+        places = self._places(call, side.queries, device)
         words = [column for column in self.words if column < columns.count]
-        found = _key_positions(side.keys, [column + columns.first for column in words], device)
-        chosen = torch.tensor([row], device=device)
+        found = self._key_positions(side.keys, columns.first, words, device)
+        chosen = slice(row, row + 1)
         mask = mask_part(mask_part(side.mask, chosen, None), None, places)
         q, k = at(side.q[chosen], places), side.k[chosen]
         like = v[:1].new_empty(1, *v.shape[1:-2], k.shape[-2], v.shape[-1])
@@ -106,19 +107,28 @@ class WordMaps:
             out[:, words[part]] = mass[0]
         return out
 
-    def _places(self, call: Call, queries: Positions) -> Tensor:
+    def _key_positions(
+        self, keys: Positions, first: int, words: Sequence[int], device: torch.device
+    ) -> list[Rows]:
+        """The key positions of each word's column; none for one that the network does not read."""
+        key = "words", id(keys), first, tuple(words), device
+        if key not in self.memory:
+            found = [keys.text[keys.columns == column + first].tolist() for column in words]
+            self.memory[key] = keys, [as_rows(positions, device) for positions in found]
+        return self.memory[key][1]
+
+    def _places(self, call: Call, queries: Positions, device: torch.device) -> Tensor:
         """The query positions of the store's grid: the middles of its cells."""
         grid = self.layout.grid(call, self.size)
-        rows, columns = (
-            ((torch.arange(n) + 0.5) * have / n).long()
-            for n, have in zip(self.store.size, grid, strict=True)
-        )
-        return queries.image[(rows[:, None] * grid[1] + columns).flatten()]
-
-
-def _key_positions(keys: Positions, columns: Sequence[int], device: torch.device) -> list[Tensor]:
-    """The key positions of each column; none for one that the network does not read."""
-    return [keys.text[keys.columns == column].to(device) for column in columns]
+        key = "cells", id(queries), grid, device
+        if key not in self.memory:
+            rows, columns = (
+                ((torch.arange(n) + 0.5) * have / n).long()
+                for n, have in zip(self.store.size, grid, strict=True)
+            )
+            cells = queries.image[(rows[:, None] * grid[1] + columns).flatten()].to(device)
+            self.memory[key] = queries, cells
+        return self.memory[key][1]
 
 
 def _edited(own: Tensor, source: Tensor, ask: Ask, there: Columns, here: Columns) -> Tensor:

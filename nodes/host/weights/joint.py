@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ....p2p_core.attention import Rows, count, with_rows
 from ....p2p_core.word_weights import (
     Weighted,
     biased_attention,
@@ -36,7 +37,7 @@ class Spot(NamedTuple):
 class JointWeights:
     """An attention override that weighs words, around one that may be there already.
 
-    rows: (R,) those of the weighted prompt among ``batch``. size: of the latent (h, w). offset:
+    rows: those of the weighted prompt among ``batch``. size: of the latent (h, w). offset:
     where the prompt's encoding begins in the text that the network reads. spots: what was made out
     for earlier calls of the run.
     """
@@ -45,7 +46,7 @@ class JointWeights:
         self,
         plan: WeightPlan,
         layout: Layout,
-        rows: Tensor,
+        rows: Rows,
         batch: int,
         size: tuple[int, int],
         offset: int,
@@ -94,8 +95,8 @@ class JointWeights:
         by_head = bool(given.get("skip_reshape"))
         axis, query_axis = position_axis(v, by_head), position_axis(q, by_head)
         lengths = q.shape[query_axis], k.shape[position_axis(k, by_head)]
-        spot = self._spot(self.layout.calls[index], lengths, v.device)
-        values = weighted_values(v, self.rows.to(v.device), spot.words, axis)
+        spot = self._spot(self.layout.calls[index], lengths, v)
+        values = weighted_values(v, self.rows, spot.words, axis)
         attend = partial(attend, batch=self.batch)
         if not self.plan.image_only or not len(spot.others):
             return self._seen(attend, q, k, values, spot.words, axis)
@@ -114,23 +115,25 @@ class JointWeights:
         """Attention whose scores are weighed too, if they are to be."""
         if words.bias is None:
             return attend(q, k, v)
-        rows = self.rows.to(v.device)
+        rows = self.rows
         if self.previous is not None:  # another pack's attention, which may take no mask
             part = partial(attend, rows=rows)
             out = biased_attention(part, q[rows], k[rows], v[rows], words, axis)
-            return out if len(rows) == len(q) else attend(q, k, v).index_copy(0, rows, out)
+            return out if count(rows) == len(q) else with_rows(attend(q, k, v), rows, out)
         bias = score_bias(words, v.shape[axis]).to(q.dtype)
-        every = bias.new_zeros(len(q), 1, 1, len(bias)).index_fill(0, rows, 1.0) * bias
+        every = bias.new_zeros(len(q), 1, 1, len(bias))
+        every[rows] = bias
         return attend(q, k, v, bias=every)
 
-    def _spot(self, call: Call, lengths: tuple[int, int], device: torch.device) -> Spot:
+    def _spot(self, call: Call, lengths: tuple[int, int], v: Tensor) -> Spot:
         """Made once for all calls of like runs and lengths."""
-        key = (call.queries, call.keys, call.patch, lengths, self.size, self.offset, device)
+        runs = call.queries, call.keys, call.patch, lengths
+        key = (*runs, self.size, self.offset, v.device, v.dtype)
         if key not in self.spots:
-            self.spots[key] = self._found(call, lengths, device)
+            self.spots[key] = self._found(call, lengths, v)
         return self.spots[key]
 
-    def _found(self, call: Call, lengths: tuple[int, int], device: torch.device) -> Spot:
+    def _found(self, call: Call, lengths: tuple[int, int], v: Tensor) -> Spot:
         queries = self.layout.queries(call, lengths[0], self.size)
         keys = self.layout.keys(call, lengths[1], self.size)
         here = self.are_words[keys.columns]
@@ -138,7 +141,7 @@ class JointWeights:
         others = torch.ones(lengths[0], dtype=torch.bool)
         others[queries.image] = False
         parts = queries.image, others.nonzero()[:, 0]
-        return Spot(words.to(device), *(part.to(device) for part in parts))
+        return Spot(words.to(v.device, v.dtype), *(part.to(v.device) for part in parts))
 
 
 def _attend(
@@ -147,7 +150,7 @@ def _attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    rows: Tensor | None = None,
+    rows: Rows | None = None,
     batch: int = 0,
     queries: Tensor | None = None,
     bias: Tensor | None = None,

@@ -11,6 +11,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ....p2p_core.attention import as_rows
 from ....p2p_core.schedule import step_index
 from ..batch import ModelInputs, RowLabels, model_inputs
 from ..blocks import check_blocks
@@ -128,7 +129,9 @@ class WeightRun:
         if self.layers is None:
             return self._joint(model, inputs, rows, self.ours[number])
         columns = len(self.ours[number])
-        return UNetWeights(self.plan, self.layers, rows, len(inputs.x), columns)
+        places = as_rows(rows.tolist(), inputs.x.device)
+        count = len(inputs.x)
+        return UNetWeights(self.plan, self.layers, places, count, columns, self.spots)
 
     def _joint(self, model: Any, inputs: ModelInputs, ours: Tensor, own: Tensor) -> JointWeights:
         """What acts in a transformer, from what a probe finds out about it."""
@@ -139,7 +142,8 @@ class WeightRun:
         check_blocks(self.plan.blocks, len(layout.reading))
         offset = 0 if self.plan.remade else _offset(own, text[int(ours[0])])
         size = (inputs.x.shape[-2], inputs.x.shape[-1])
-        return JointWeights(self.plan, layout, ours, len(inputs.x), size, offset, self.spots)
+        rows = as_rows(ours.tolist(), inputs.x.device)
+        return JointWeights(self.plan, layout, rows, len(inputs.x), size, offset, self.spots)
 
     def finish(self, samples: Tensor) -> Tensor:
         """The run's result; ValueError if the weights did not act: nothing else would tell."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
-import torch
 from torch import Tensor
 
+from ....p2p_core.attention import Rows, with_rows
 from ....p2p_core.word_weights import Weighted, biased_attention, weighted, weighted_values
 from ..families.unet import Layer
 from .plan import WeightPlan
@@ -19,17 +20,19 @@ TOKENS = 1  # the axis of a UNet's keys and values
 class UNetWeights:
     """One call's patches, and the blocks that they reached.
 
-    rows: (R,) those of the weighted prompt among ``batch``. columns: of the prompt's encoding,
-    before the host repeats it to the length of others in the batch.
+    rows: those of the weighted prompt among ``batch``. columns: of the prompt's encoding,
+    before the host repeats it to the length of others in the batch. spots: what was made out for
+    earlier calls of the run.
     """
 
     def __init__(
-        self, plan: WeightPlan, layers: Sequence[Layer], rows: Tensor, batch: int, columns: int
-    ) -> None:
+        self, plan: WeightPlan, layers: Sequence[Layer], rows: Rows, batch: int, columns: int,
+        spots: dict[Hashable, Any],
+    ) -> None:  # fmt: skip
         self.plan, self.layers, self.rows = plan, layers, rows
         self.batch, self.columns = batch, columns
         self.reached: dict[int, bool] = {}  # see UNetControl
-        self._words: dict[int, Weighted] = {}
+        self.spots = spots
 
     def install(self, options: dict) -> None:
         """Put the patches into a call's own options, around those that are there already."""
@@ -56,8 +59,7 @@ class UNetWeights:
                 f"to {len(v)}, so the prompt with weights cannot be told from others there. Nodes "
                 "for regional prompts (couple, attention masks) do so: use ConditioningSetMask."
             )
-        words = self._words_among(v.shape[TOKENS], v.device)
-        rows = self.rows.to(v.device)
+        words, rows = self._words_among(v), self.rows
         v = weighted_values(v, rows, words, TOKENS)
         attend = partial(_host_attention, extra)
         out = attend(q, k, v) if previous is None else previous(q, k, v, extra)
@@ -67,18 +69,20 @@ class UNetWeights:
         new = biased_attention(attend, *part, words, TOKENS)
         if previous is not None:  # keep what it adds to plain attention
             new = out[rows] + new - attend(*part)
-        return out.index_copy(0, rows, new)
+        return with_rows(out, rows, new)
 
-    def _words_among(self, length: int, device: torch.device) -> Weighted:
-        """The words among ``length`` keys: a repeated prompt's, and what others appended."""
-        if length not in self._words:
+    def _words_among(self, v: Tensor) -> Weighted:
+        """The words among the keys: a repeated prompt's, and what others appended."""
+        length = v.shape[TOKENS]
+        key = length, self.columns, v.device, v.dtype
+        if key not in self.spots:
             weights, words = self.plan.words.spread(self.columns)
             repeats = max(length // self.columns, 1)
             weights, words = weights.repeat(repeats)[:length], words.repeat(repeats)[:length]
             positions = words.nonzero()[:, 0]
             made = weighted(positions, weights[positions], self.plan.scores)
-            self._words[length] = made.to(device)
-        return self._words[length]
+            self.spots[key] = made.to(v.device, v.dtype)
+        return self.spots[key]
 
 
 def _host_attention(extra: dict, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
