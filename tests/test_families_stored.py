@@ -10,8 +10,22 @@ import torch._dynamo
 from comfy.quant_ops import QUANT_ALGOS
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from families import refiners, streams
-from families.edits import CASES, SWAP, Case, How, check_exact, edited, expected, model_of, plain
+from families.edits import (
+    CASES,
+    SWAP,
+    Case,
+    How,
+    check_exact,
+    controlled,
+    edited,
+    expected,
+    latent_of,
+    model_of,
+    plain,
+    sampled,
+)
 from families.tiny import Family
+from host_run import Graph, Host
 from newer_host import skip
 from scenes import distance
 from torch import Tensor
@@ -66,6 +80,29 @@ def test_weights_that_the_loader_rounds(family: Family, case: Case) -> None:
     """UNETLoader's fp8_e4m3fn."""
     model = family.load(dtype=torch.float8_e4m3fn)
     check_exact(family, case, How(model=model))
+
+
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [("float8_e4m3fn", 1e-4), ("int8_tensorwise", 1e-2)]
+)
+def test_a_kept_source(kind: str, tolerance: float) -> None:
+    """What whole numbers round a layer's input to hangs on the rows beside it."""
+    if kind not in QUANT_ALGOS:
+        skip(f"layers of kind {kind}")
+    family = refiners.Z_IMAGE
+    with torch.inference_mode():
+        model = family.load(stored=lambda weights: quantised(weights, kind))
+    graph, host, how = Graph(), Host(), How(steps=4, model=model)
+    latent = graph.value({"samples": latent_of(family, 1)})
+    wired = {"model": graph.value(model), "latent": latent, "keep": "full", "steps": 4}
+    kept = graph.add("P2PKeepSource", **wired, budget=8.0)
+    made = []
+    for case, source in ((CASES[0], kept), (CASES[3], kept), (CASES[3], None)):
+        control = controlled(graph, family, [case], how, latent, kept_source=source)
+        link = sampled(graph, family, how, control, control[1], control[2])
+        made.append(host.run(graph, link)["samples"])
+    assert distance(made[1], made[2]) < tolerance
+    assert distance(made[1][1], made[0][1]) > 3 * tolerance
 
 
 def test_a_compiled_model() -> None:
