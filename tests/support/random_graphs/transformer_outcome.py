@@ -263,7 +263,9 @@ class Edited(Transformer):
             if not self.skips:
                 self.same("an edit of no step", rows, edit.target)
         elif windows[0] and edit.target.split() != edit.source.split() and not self.case.blocks:
-            self.shows("an edit", rows, self.plain(edit.target))
+            plain = self.plain(edit.target)
+            if distance(plain, self.plain(edit.source)) > SHOWS:  # uni_pc's single step reads none
+                self.shows("an edit", rows, plain)
 
     def _check_alone(self, samples: Tensor) -> None:
         """The last of several edits is what it is alone."""
