@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -95,8 +96,16 @@ class Scene:
         return rows, every_row, distance(out, live)
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("full", "hybrid"), ("light", "qk")])
-@pytest.mark.parametrize("family", EXACT, ids=name_of)
+WAYS = cycle([("full", "hybrid"), ("light", "qk")])
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "mode"),
+    [
+        pytest.param(family, *way, id=name_of(family))
+        for family, way in zip(EXACT, WAYS, strict=False)
+    ],
+)
 def test_every_family(family: Any, kind: str, mode: str) -> None:
     """Prompts of the source's length and of another, of which a network may read other shapes."""
     s = Scene(family, kind, How(steps=3, cfg=3.0), mode)
