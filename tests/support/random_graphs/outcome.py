@@ -21,6 +21,7 @@ Edits = Sequence[tuple[Edit, Blend | None]]
 Seen = tuple[Tensor, Tensor | None]
 RESULT, SENTENCE, HOST, DEFECT = "result", "sentence", "the host's own", "defect"
 TOLERANCE = 1e-4  # and what a companion grants
+MASKS = 1e-2  # whose values go from 0 to 1
 NUDGE = 1e-5  # added to a latent, whose noise is of order 10: what rounding may do
 AMPLIFIED = 30  # a difference may be so much larger than what the nudge becomes
 
@@ -86,6 +87,10 @@ class Compared:
             rows, expected = again[0][member::group], live[0][member::group]
             if not self.close(rows, expected, prompt):
                 raise Broken(f"of a kept source, row {member} is {distance(rows, expected):.1e}")
+        if again[1] is not None and live[1] is not None and len(whole) == group:
+            apart = float((again[1] - live[1]).abs().mean())
+            if apart > MASKS:
+                raise Broken(f"of a kept source, masks are {apart:.1e} from the live ones")
 
     def close(self, rows: Tensor, expected: Tensor, prompt: str) -> bool:
         """Within rounding, as this graph amplifies it."""
