@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
@@ -102,16 +103,17 @@ def test_maps_and_blends() -> None:
 
 def test_a_kept_source_is_kept_and_followed() -> None:
     """With as few rows as without a compiler, and a graph more for their number."""
+    whole = {"cross_replace_steps": 1.0, "self_replace_steps": 1.0}
+    three, edits = SIX_STEPS.but(steps=3), [replace(e, cross=1.0, self_=1.0) for e in (HALF, OTHER)]
     with compiled(shared_unet()) as (model, calls):
-        s, host = scene(SIX_STEPS, model=model), Host()
-        windows = {"cross_replace_steps": 0.5, "self_replace_steps": 0.5}
-        wired = {"model": s.model, "latent": s.latent, "keep": "full", "steps": 6}
-        kept = s.graph.add("P2PKeepSource", **wired, **windows)
-        host.run(s.graph, edited(s, HALF, kept_source=kept))
-        made = host.run(s.graph, edited(s, OTHER, kept_source=kept))["samples"]
-    s = scene(SIX_STEPS)
-    assert calls == [(4, 1)] * 3 + [(4, 2)] * 3 + [(2, 3)] * 3 + [(2, 4)] * 3
-    assert distance(made, run(s.graph, edited(s, OTHER))["samples"]) < 1e-4
+        s, host = scene(three, model=model), Host()
+        wired = {"model": s.model, "latent": s.latent, "keep": "full", "steps": 3}
+        kept = s.graph.add("P2PKeepSource", **wired, **whole)
+        for edit in edits:
+            made = host.run(s.graph, edited(s, edit, kept_source=kept))["samples"]
+    s = scene(three)
+    assert calls == [(4, 1)] * 3 + [(2, 2)] * 3
+    assert distance(made, run(s.graph, edited(s, edits[1]))["samples"]) < 1e-4
 
 
 def check_two_kinds(graphs: list[int]) -> None:
