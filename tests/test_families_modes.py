@@ -10,6 +10,7 @@ import torch
 from families import invented, streams
 from families.edits import (
     EQUAL,
+    LONGER,
     PLAIN,
     SOURCE,
     STEPS,
@@ -21,11 +22,13 @@ from families.edits import (
     edited,
     latent_of,
     model_of,
+    plain,
     sampled,
 )
 from families.watching import pack
 from host_run import Graph, GraphError, run
 from scenes import distance
+from torch import Tensor
 
 pytestmark = pytest.mark.usefixtures("host", "models")
 
@@ -106,3 +109,27 @@ def test_word_maps_and_local_blend() -> None:
     maps = record.word_maps(kept, [source.words[2].columns, target.words[2].columns],
                             pack("p2p_core.schedule").WHOLE_RUN)  # fmt: skip
     assert set(maps) == {0, 1} and all(bool((m > 0).all()) for m in maps.values())
+
+
+def test_scaled_words_beside_an_edit_that_looks_at_the_source() -> None:
+    """A prompt of its own length, evaluated by itself, that only scales words needs no source."""
+    family = streams.QWEN_IMAGE
+    elephant = clip_of(family).prompt(LONGER).words[2].columns
+    scaled = edit_of(clip_of(family), Case(LONGER, "qk", cross=1.0, self_=0.0))
+    scaled = replace(scaled, prompt_edit=scaled.prompt_edit.reweighted(elephant, 4.0))
+    looks = edit_of(clip_of(family), Case(EQUAL, "qk", self_=1.0))
+
+    def made(*edits: Any) -> Tensor:
+        graph = Graph()
+        names = ["edit", *(f"edit_{number}" for number in range(2, 9))]
+        links = dict(zip(names, map(graph.value, edits), strict=False))
+        control = graph.add(
+            "P2PAttentionController", model=graph.value(model_of(family)), mode="qk",
+            latent=graph.value({"samples": latent_of(family, 1)}), record_maps=False, **links,
+        )  # fmt: skip
+        link = sampled(graph, family, PLAIN, control, control[1], control[2])
+        return run(graph, link)["samples"]
+
+    alone, both = made(scaled), made(looks, scaled)
+    assert distance(both[2], alone[1]) < 1e-5
+    assert distance(alone[1], plain(family, LONGER)[0]) > 1e-4

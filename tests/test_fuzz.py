@@ -26,7 +26,7 @@ def test_a_hundred_random_graphs(host: None) -> None:
     assert kinds.count(RESULT) >= 50
 
 
-def test_thirty_random_graphs_of_transformers(host: None) -> None:
+def test_forty_random_graphs_of_transformers(host: None) -> None:
     from random_graphs.drawing import each
     from random_graphs.outcome import DEFECT, RESULT
     from random_graphs.transformer_cases import transformer_cases
@@ -39,5 +39,5 @@ def test_thirty_random_graphs_of_transformers(host: None) -> None:
         assert found.kind != DEFECT, f"{found.text}\n{case}"
         kinds.append(found.kind)
 
-    each(transformer_cases(FEW, largest=4), 30, look)
-    assert kinds.count(RESULT) >= 15
+    each(transformer_cases(FEW, largest=4), 40, look)
+    assert kinds.count(RESULT) >= 20

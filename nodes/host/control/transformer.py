@@ -64,7 +64,7 @@ class TransformerControl:
     sources: rows of the batch to keep for other prompts' calls, into ``kept`` by call index.
     edited: rows that are edited, asks: what each asks for, and pairs: which of the sources each
     follows, those of the batch or, where it has none, the ``kept`` of an earlier call. looked_at:
-    whether any edit of the run looks at its source at this step. blocks: which of the calls that
+    whether any edit of the call looks at its source at this step. blocks: which of the calls that
     read text are edited, None for all. maps: who collects attention maps, and recorder: who keeps
     sources for later runs, if anyone. memory: of the run, for positions, under this prompt's
     ``name``.

@@ -119,7 +119,6 @@ class _Evaluation:
         self.number, self.alone, self.shelved = number, alone, shelved
         self.kept: dict = {}
         self.source = self._columns(0)
-        self.looks = run.looks(self.plan.edits)
 
     def out(self) -> Tensor:
         """The denoised prediction of the whole batch."""
@@ -192,7 +191,9 @@ class _Evaluation:
         layout = self._layout(inputs, rows)
         order = {place: i for i, place in enumerate(self._sources())}
         edited = [i for i, row in enumerate(rows) if self.prompts[row]]
-        if self.looks and any(self.places[rows[i]] not in order for i in edited):
+        asking = {prompt for i in edited if (prompt := self.prompts[rows[i]])}
+        looked_at = self.run.looks([self.plan.edits[prompt - 1] for prompt in asking])
+        if looked_at and any(self.places[rows[i]] not in order for i in edited):
             raise ValueError(
                 "Source and edit were not evaluated in the same model call, but the edit looks at "
                 "the source's attention. Another node splits the batch: remove it."
@@ -208,7 +209,7 @@ class _Evaluation:
         keeps_joint = recorder is not None and recorder.keeps_joint
         control = TransformerControl(
             layout, size, len(rows), sources, edited, pairs, asks, self.run.plan.blocks,
-            kept=self._kept(), looked_at=self.looks,
+            kept=self._kept(), looked_at=looked_at,
             keeps=keeps and bool(sources) and self._later_edits(), maps=maps,
             recorder=recorder if keeps_joint else None, memory=self.run.memory, name=name,
         )  # fmt: skip
@@ -293,16 +294,8 @@ class _Evaluation:
 
     def _later_edits(self) -> bool:
         """Whether the calls of other prompts will look at the sources at this step."""
-        steps = max(self.run.steps, 1)
-        if self.run.maps is not None:
-            return True
-        whole = Columns(0, 0, 0)
-        for prompt in set(range(1, self.plan.group)) - set(self.prepared.together):
-            edit, length = self.plan.edits[prompt - 1], self.plan.lengths
-            source, target = (whole._replace(count=n, total=n) for n in (length[0], length[prompt]))
-            if not asked(self.plan.mode, edit, self.step, steps, source, target).idle:
-                return True
-        return False
+        later = set(range(1, self.plan.group)) - set(self.prepared.together)
+        return self.run.maps is not None or self.run.looks([self.plan.edits[p - 1] for p in later])
 
     def _maps(
         self, inputs: ModelInputs, layout: Layout, rows: list[int], columns: dict[int, Columns],

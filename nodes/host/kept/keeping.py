@@ -53,8 +53,9 @@ class Keeping:
             need = self.sizes["joint"]
             fits = min(self.source.budget // max(need, 1), inside)
             self._say(
-                f"What edits look at takes {spelled(need)} in each of {inside} steps; the budget "
-                f"of {spelled(self.source.budget)} holds {fits} of them."
+                f"What edits look at takes {spelled(need)} for each step inside the windows "
+                f"({inside} of {self.steps}); the budget of {spelled(self.source.budget)} holds "
+                f"{fits}."
             )
 
     @property
